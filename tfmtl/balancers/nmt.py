@@ -1,0 +1,445 @@
+"""No More Tuning: tasks in priority order, held by Lagrange multipliers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmtl import compat
+from tfmtl.balancers.base import Balancer, check_non_negative, check_task_names
+from tfmtl.callbacks import Reading
+from tfmtl.stages import PriorityStages
+
+#: Rows of the trace that is saved with the model; later readings are not recorded.
+TRACE_ROWS = 2048
+#: Bounds of a multiplier under the controller, which moves its logarithm.
+MULTIPLIER_BOUNDS = (1e-2, 1e2)
+#: A reading moves the controller by at most this many noise widths.
+LARGEST_VIOLATION = 2.0
+#: Relative changes below this are never taken for noise.
+LEAST_NOISE = 5e-3
+
+
+@keras.saving.register_keras_serializable("tfmtl")
+class NMT(Balancer):
+    r"""Optimises tasks one after the other, each without giving up on the earlier ones.
+
+    NMT (Cheng et al., *No More Tuning*, AAAI 2025, Algorithm 1): stage 1 minimises the first
+    task's loss alone; stage k solves
+
+    .. math:: \min_\theta f_k(\theta) \quad\text{s.t.}\quad f_j(\theta) \le f_j(\theta^*) + r_j,
+              \quad j < k,
+
+    with :math:`\theta^*` the result of stage k − 1, through the rescaled Lagrangian
+
+    .. math:: \frac{1}{1 + \sum_j \lambda_j}
+              \Big(f_k + \sum_j \lambda_j \big(f_j - f_j(\theta^*) - r_j\big)\Big).
+
+    All stages run in one ``fit``. A stage ends when ``patience`` readings brought nothing better,
+    or with its share of the epochs: the readings left, divided by the stages left. The optimizer
+    starts each stage with fresh state.
+
+    Two variants:
+
+    ``"held_out"`` (default) keeps the primary task on *unseen* rows. It departs from the paper:
+
+    * The constraint is read on ``validation_data``, ``readings`` times an epoch, not on training
+      batches: an over-fitting model keeps lowering its training loss while unseen rows pay, so
+      the paper's constraint goes slack and its multiplier to 0. Without ``validation_data`` the
+      training rows are read.
+    * A constraint has two views for a task with labels 0 and 1: its loss and 1 − AUC. Both must
+      hold, because better calibration can lower the loss while the ranking gets worse.
+    * Each stage starts from the weights that ``fit`` began with: from a converged, over-fit
+      :math:`\theta^*` the next task learns hardly anything before the earlier ones suffer.
+    * Losses are divided by their readings, so that :math:`\lambda` is free of their scale. It
+      starts at ``multiplier`` and its logarithm follows a proportional-integral controller
+      (Stooke et al., 2020) of the violation. That is taken against the *previous stage at the
+      same reading*, since a stage that starts anew is worse than a finished one at first, and
+      in units of the reading's own noise, the median change between readings. Both gains are
+      divided by 1 + the number of times the violation changed its sign (Kesten, 1958), so that
+      the multiplier settles.
+    * The result of a stage is the reading that is best for its task among those that satisfy all
+      constraints; without any, the one that violates them least. So there always is one.
+
+    ``"paper"`` is the letter of Algorithm 1: each stage starts at :math:`\theta^*`, the
+    baselines :math:`f_j(\theta^*)` are read over the training rows at the end of a stage, and
+    :math:`\lambda_j \leftarrow \max(0, \lambda_j + \tau (f_j - f_j(\theta^*) - r_j))` after every
+    batch, from 0 (the paper's Figure 3). Convergence is judged by the stage's own task on
+    held-out rows. Stage 1 gives the weights of its best reading, a later stage its last weights:
+    the best reading of its own task would be one that violates the constraints.
+
+    Args:
+        priority: every task once, the most important first. One task alone is single-task
+            training with the same early stopping.
+        variant: ``"held_out"`` or ``"paper"``.
+        tolerance: :math:`r_j`, in units of the task's loss; a number or a dict by task.
+        patience: how many readings without a better one end a stage.
+        readings: how many readings an epoch.
+        multiplier: :math:`\lambda` at the start of a stage, relative to losses of size 1
+            (``"held_out"``).
+        integral: how far one reading with a violation of one noise width moves
+            :math:`\log\lambda` for good.
+        proportional: how far it moves it as long as it lasts.
+        multiplier_rate: :math:`\tau` (``"paper"``; the paper's grid is 0.01, 0.05, 0.1).
+
+    The state holds two copies of the backbone's weights besides stage, multipliers, baselines and
+    trace; all of it is saved with the model.
+
+    Raises:
+        ValueError: a task named twice, missing or unknown; a negative number; an unknown variant.
+    """
+
+    def __init__(
+        self,
+        priority: Sequence[str],
+        variant: str = "held_out",
+        tolerance: float | Mapping[str, float] = 0.0,
+        patience: int = 5,
+        readings: int = 4,
+        multiplier: float = 1.0,
+        integral: float = 0.1,
+        proportional: float = 0.2,
+        multiplier_rate: float = 0.05,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(priority, str) or not priority or len(set(priority)) != len(priority):
+            raise ValueError(
+                "`priority` must name every task once, the most important first. "
+                f"Received: {priority!r}"
+            )
+        if variant not in ("held_out", "paper"):
+            raise ValueError(f"`variant` must be 'held_out' or 'paper'. Received: {variant!r}")
+        for name, count in (("patience", patience), ("readings", readings)):
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {count}")
+        check_non_negative("tolerance", tolerance)
+        check_non_negative("multiplier", multiplier)
+        check_non_negative("integral", integral)
+        check_non_negative("proportional", proportional)
+        check_non_negative("multiplier_rate", multiplier_rate)
+        self.priority = tuple(priority)
+        self.variant = variant
+        self.tolerance = dict(tolerance) if isinstance(tolerance, Mapping) else float(tolerance)
+        self.patience = patience
+        self.readings = readings
+        self.multiplier = float(multiplier)
+        self.integral = float(integral)
+        self.proportional = float(proportional)
+        self.multiplier_rate = float(multiplier_rate)
+
+    def check_tasks(self, tasks):
+        check_task_names("priority", self.priority, tasks)
+        if isinstance(self.tolerance, dict):
+            check_task_names("tolerance", list(self.tolerance), tasks)
+
+    def build(self, input_shape):
+        n = len(self.tasks)
+        self._rank = np.array([self.priority.index(task) for task in self.tasks], np.int32)
+        tolerance = self.tolerance
+        self._tolerance = np.array(
+            [tolerance[t] if isinstance(tolerance, dict) else tolerance for t in self.tasks],
+            np.float32,
+        )
+        # Index of the running stage, 0 first.
+        self._stage = compat.add_state(self, "stage", (), "int32")
+        # Multipliers and the sizes by which losses are divided; per task.
+        self._multipliers = compat.add_state(self, "multipliers", (n,))
+        self._scales = compat.add_state(self, "scales", (n,), initial=1.0)
+        # The controller, in noise widths: sum and moving average of the violations, the last
+        # violation, and how often its sign has changed.
+        self._controller = compat.add_state(self, "controller", (4, n))
+        # Loss and 1 - AUC at θ*, the sizes they are measured in, and their relative noise.
+        self._baselines = compat.add_state(self, "baselines", (3, n, 2), initial=np.nan)
+        # Mean losses at the weights that `fit` began with.
+        self._start_losses = compat.add_state(self, "start_losses", (n,), initial=np.nan)
+        # Readings in this stage, since the last better one, in all, allowed here, planned.
+        self._counters = compat.add_state(self, "counters", (5,), "int32")
+        # The best reading: 0 and its value where it is feasible, else 1 and its violation.
+        self._best = compat.add_state(self, "best", (2,), initial=np.inf)
+        self._best_risks = compat.add_state(self, "best_risks", (n, 2), initial=np.nan)
+        # Copies of the backbone's weights: as `fit` began, and at the stage's best reading.
+        self._weights_at = {
+            which: [
+                compat.add_state(self, f"{which}_{i}", shape, dtype)
+                for i, (shape, dtype) in enumerate(self._bound)
+            ]
+            for which in ("start", "best")
+        }
+        self._trace = compat.add_state(self, "trace", (TRACE_ROWS, 3 + 5 * n), initial=np.nan)
+        self.built = True
+
+    def call(self, losses, gramian=None):
+        multipliers = tf.convert_to_tensor(self._multipliers)
+        if self.variant == "paper":
+            excess = losses - tf.convert_to_tensor(self._baselines)[0, :, 0] - self._tolerance
+            ascended = tf.nn.relu(multipliers + self.multiplier_rate * excess)
+            earlier = tf.less(self._rank, tf.convert_to_tensor(self._stage))
+            multipliers = tf.where(earlier, ascended, multipliers)
+            self._multipliers.assign(multipliers)
+        return self._mixture(multipliers)
+
+    def _mixture(self, multipliers=None):
+        """The weights: a convex combination of the stage's own loss and the held ones."""
+        stage = tf.convert_to_tensor(self._stage)
+        if multipliers is None:
+            multipliers = tf.convert_to_tensor(self._multipliers)
+        own = tf.cast(tf.equal(self._rank, stage), tf.float32)
+        held = tf.cast(tf.less(self._rank, stage), tf.float32)
+        raw = (own + held * multipliers) / tf.convert_to_tensor(self._scales)
+        return tf.math.divide_no_nan(raw, tf.reduce_sum(raw))
+
+    # What happens between steps: readings, stages. Plain NumPy, a few times an epoch.
+
+    @property
+    def stage(self) -> int:
+        """Index of the running stage: 0 is the first; the number of tasks when all are done."""
+        return int(compat.tf_variable(self._stage))
+
+    @property
+    def started(self) -> bool:
+        """Whether a ``fit`` has begun."""
+        return int(compat.tf_variable(self._counters)[3]) > 0
+
+    @property
+    def has_best(self) -> bool:
+        """Whether the running stage has had a reading."""
+        return bool(np.isfinite(self._best.numpy()[0]))
+
+    @property
+    def done(self) -> bool:
+        """Whether every stage has ended."""
+        return self.stage == len(self.tasks)
+
+    def begin(self, variables: Sequence, reading: Reading, planned: int) -> None:
+        """Start stage 1: ``planned`` readings are to come in this fit."""
+        self.store("start", variables)
+        self._start_losses.assign(reading.losses)
+        self._scales.assign(_size(reading.losses, 1.0))
+        self._counters.assign([0, 0, 0, max(1, planned // len(self.tasks)), planned])
+
+    def proceed(self, planned: int) -> None:
+        """Go on with the last stage after all have ended, for ``planned`` more readings."""
+        self._stage.assign(len(self.tasks) - 1)
+        total = int(compat.tf_variable(self._counters)[2])
+        self._counters.assign([0, 0, total, planned, total + planned])
+
+    def observe(self, reading: Reading, step: int) -> tuple[bool, bool]:
+        """Take in a reading: record it, judge it, move the multipliers.
+
+        Returns:
+            Whether it is the stage's best so far, and whether the stage is over.
+        """
+        stage = self.stage
+        current = self._rank == stage
+        earlier = self._rank < stage
+        held_out = self.variant == "held_out"
+        risks = reading.risks()
+        count, wait, total, allowed, planned = self._counters.numpy().tolist()
+
+        relative = self._relative(risks)
+        violations = np.where(earlier, _monitored(relative), np.nan)
+        feasible = True
+        if held_out and earlier.any():
+            # The best of several noisy readings reads too well: ask for one noise width more.
+            margin = np.nan_to_num(self._baselines.numpy()[2])
+            feasible = bool(np.nanmax((relative + margin)[earlier]) <= 0)
+        self._record(reading, step, feasible, violations, total)
+        score = _monitored(risks)[current][0] if feasible else np.nanmax(violations)
+        better = (not feasible, score) < tuple(self._best.numpy())
+        if better:
+            self._best.assign([not feasible, score])
+            self._best_risks.assign(risks)
+        wait = 0 if better else wait + 1
+        over = count + 1 >= allowed or (
+            wait >= self.patience and count + 1 >= self._least_readings()
+        )
+        self._counters.assign([count + 1, wait, total + 1, allowed, planned])
+        if held_out:
+            if earlier.any():
+                self._move(risks, earlier, count)
+            scales = self._scales.numpy()
+            scales[current] = _size(reading.losses, self._start_losses.numpy())[current]
+            self._scales.assign(scales)
+        return better, over
+
+    def advance(self, reading: Reading | None = None) -> bool:
+        """End the stage, whose best weights are in place: set the baselines, go to the next.
+
+        Args:
+            reading: of the training rows, for the paper's baselines.
+
+        Returns:
+            Whether this was the last stage.
+        """
+        stage = self.stage
+        ended = self._rank <= stage
+        baselines = self._baselines.numpy()
+        risks = self._best_risks.numpy() if reading is None else reading.risks()
+        if reading is None:
+            # A stage that fell short of a constraint does not loosen it for the next one.
+            risks = np.fmin(risks, np.where(self._rank[:, None] < stage, baselines[0], np.inf))
+        baselines[0][ended] = risks[ended]
+        starts = np.stack([self._start_losses.numpy(), np.full(len(self.tasks), 0.5)], axis=1)
+        baselines[1][ended] = _size(risks, starts)[ended]
+        rows = self._rows_of(stage)
+        late = self._risks_in(rows)[len(rows) // 2 :]
+        if len(late) > 1:
+            noise = np.median(np.abs(np.diff(late, axis=0)), axis=0) / baselines[1]
+            baselines[2][ended] = noise[ended]
+        self._baselines.assign(baselines)
+        if self.variant == "held_out":
+            scales = _size(self._start_losses.numpy(), 1.0)
+            scales[ended] = baselines[1][ended, 0]
+            self._scales.assign(scales)
+        start = self.multiplier if self.variant == "held_out" else 0.0
+        self._multipliers.assign(np.where(ended, start, 0.0))
+        self._controller.assign(np.zeros((4, len(self.tasks)), np.float32))
+        self._best.assign([np.inf, np.inf])
+        _, _, total, _, planned = self._counters.numpy().tolist()
+        self._stage.assign(stage + 1)
+        left = len(self.tasks) - stage - 1
+        self._counters.assign([0, 0, total, max(1, (planned - total) // max(1, left)), planned])
+        return left == 0
+
+    def store(self, which: str, variables: Sequence) -> None:
+        """Copy the backbone's weights to ``"start"`` or ``"best"``."""
+        for kept, variable in zip(self._weights_at[which], variables, strict=True):
+            kept.assign(variable)
+
+    def restore(self, which: str, variables: Sequence) -> None:
+        """Copy ``"start"`` or ``"best"`` to the backbone's weights."""
+        for kept, variable in zip(self._weights_at[which], variables, strict=True):
+            variable.assign(kept)
+
+    def trace(self) -> list[dict]:
+        """Every reading, in order: ``step``, ``stage`` (1 first), ``feasible`` and, with the
+        task's name appended, ``weight_``, ``lambda_`` (relative to the stage's own task),
+        ``loss_``, ``auc_`` and ``violation_`` (relative excess over the baseline).
+        """
+        names = ["step", "stage", "feasible"]
+        for figure in ("weight", "lambda", "loss", "auc", "violation"):
+            names += [f"{figure}_{task}" for task in self.tasks]
+        rows = [dict(zip(names, row, strict=True)) for row in self._recorded().tolist()]
+        for row in rows:
+            row.update(
+                step=int(row["step"]), stage=int(row["stage"]), feasible=bool(row["feasible"])
+            )
+        return rows
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Loss and AUC at θ* of each task whose stage has ended."""
+        values = self._baselines.numpy()[0]
+        ended = self._rank < self.stage
+        return {
+            task: {"loss": float(values[i, 0]), "auc": 1.0 - float(values[i, 1])}
+            for i, task in enumerate(self.tasks)
+            if ended[i]
+        }
+
+    def watch(self):
+        """``stage`` (1 first) and ``lambda_<task>``, relative to the stage's own task."""
+        stage = tf.convert_to_tensor(self._stage)
+        weights = self._mixture()
+        own = tf.reduce_sum(weights * tf.cast(tf.equal(self._rank, stage), tf.float32))
+        relative = tf.math.divide_no_nan(weights, own) * tf.cast(self._rank < stage, tf.float32)
+        multipliers = {
+            f"lambda_{task}": relative[i]
+            for i, task in enumerate(self.tasks)
+            if task != self.priority[-1]
+        }
+        return {"stage": tf.cast(stage + 1, tf.float32), **multipliers}
+
+    def callbacks(self):
+        return [PriorityStages(self)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "priority": list(self.priority),
+            "variant": self.variant,
+            "tolerance": self.tolerance,
+            "patience": self.patience,
+            "readings": self.readings,
+            "multiplier": self.multiplier,
+            "integral": self.integral,
+            "proportional": self.proportional,
+            "multiplier_rate": self.multiplier_rate,
+        }
+
+    def _relative(self, risks: np.ndarray) -> np.ndarray:
+        """Excess over the baselines and their tolerance as a fraction of the baselines' size."""
+        base, size, _ = self._baselines.numpy()
+        return (risks - base) / size - (self._tolerance / size[:, 0])[:, None]
+
+    def _move(self, risks: np.ndarray, earlier: np.ndarray, count: int) -> None:
+        """The controller: log λ follows the violation against the previous stage at this time."""
+        base, size, noise = self._baselines.numpy()
+        rows = self._rows_of(self.stage - 1)
+        tolerated = (self._tolerance / size[:, 0])[:, None] * size
+        reference = self._risks_in(rows)[count] if count < len(rows) else base
+        width = size * np.fmax(noise, LEAST_NOISE)
+        excess = (risks - np.fmax(reference, base) - tolerated) / width
+        with np.errstate(invalid="ignore"):
+            excess = np.where(earlier, np.nanmax(np.where(np.isnan(excess), -np.inf, excess), 1), 0)
+        excess = np.clip(excess, -LARGEST_VIOLATION, LARGEST_VIOLATION)
+        summed, smoothed, last, turns = self._controller.numpy()
+        turns = turns + (last * excess < 0)
+        low, high = np.log(np.array(MULTIPLIER_BOUNDS) / max(self.multiplier, MULTIPLIER_BOUNDS[0]))
+        gain = 1.0 / (1.0 + turns)
+        summed = np.clip(summed + gain * self.integral * excess, low, high)
+        smoothed = 0.5 * (smoothed + excess)
+        self._controller.assign(np.stack([summed, smoothed, excess, turns]))
+        moved = self.multiplier * np.exp(summed + gain * self.proportional * smoothed)
+        self._multipliers.assign(np.where(earlier, np.clip(moved, *MULTIPLIER_BOUNDS), 0.0))
+
+    def _least_readings(self) -> int:
+        """A stage is not given up before it is as old as the previous one was at its best."""
+        if self.variant == "paper" or self.stage == 0:
+            return 0
+        own = self.tasks.index(self.priority[self.stage - 1])
+        risks = self._risks_in(self._rows_of(self.stage - 1))[:, own]
+        return int(np.argmin(_monitored(risks))) + 1 if len(risks) else 0
+
+    def _recorded(self) -> np.ndarray:
+        trace = self._trace.numpy()
+        return trace[~np.isnan(trace[:, 0])]
+
+    def _rows_of(self, stage: int) -> np.ndarray:
+        """Indices of the recorded readings of a stage."""
+        return np.flatnonzero(self._recorded()[:, 1] == stage + 1)
+
+    def _risks_in(self, rows: np.ndarray) -> np.ndarray:
+        """``[rows, tasks, 2]`` of recorded readings."""
+        n = len(self.tasks)
+        recorded = self._recorded()[rows]
+        losses, aucs = recorded[:, 3 + 2 * n : 3 + 3 * n], recorded[:, 3 + 3 * n : 3 + 4 * n]
+        return np.stack([losses, 1.0 - aucs], axis=2)
+
+    def _record(self, reading, step, feasible, violations, total) -> None:
+        if total >= TRACE_ROWS:
+            return
+        weights = self._mixture().numpy()
+        own = weights[self._rank == self.stage]
+        row = [
+            [step, self.stage + 1, feasible],
+            weights,
+            np.where(self._rank < self.stage, weights / own, 0.0),
+            reading.losses,
+            reading.aucs,
+            violations,
+        ]
+        compat.tf_variable(self._trace)[total].assign(np.concatenate(row).astype(np.float32))
+
+
+def _monitored(risks: np.ndarray) -> np.ndarray:
+    """1 − AUC where there is one, else the loss; drops the last axis."""
+    return np.where(np.isnan(risks[..., 1]), risks[..., 0], risks[..., 1])
+
+
+def _size(values: np.ndarray, starts) -> np.ndarray:
+    """What values are measured in: themselves, or a hundredth of where they started."""
+    return np.fmax(np.fmax(np.abs(values), 0.01 * np.abs(starts)), 1e-12)

@@ -1,0 +1,151 @@
+"""Every difference between Keras 2.15 and Keras 3; nothing else asks for a version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
+
+
+def tf_variable(variable) -> tf.Variable:
+    """The ``tf.Variable`` behind a Keras variable (Keras 2.15 hands it out as it is).
+
+    Keras 3's public ``value`` would cast all of it under mixed precision.
+    """
+    return variable._value if KERAS_3 else variable
+
+
+def variable_name(variable) -> str:
+    """The readable path of a variable inside its model."""
+    return variable.path if KERAS_3 else variable.name.removesuffix(":0")
+
+
+def dtype_name(variable) -> str:
+    """The dtype of a variable, ``"float32"`` for example."""
+    return tf.as_dtype(variable.dtype).name
+
+
+def optimizer_variables(optimizer) -> list:
+    """Slots, iteration counter and learning rate of an optimizer."""
+    return list(optimizer.variables) if KERAS_3 else list(optimizer.variables())
+
+
+def build_optimizer(optimizer, trainable_variables: Sequence) -> None:
+    """Create an optimizer's slots, unless it has them."""
+    if not getattr(optimizer, "built" if KERAS_3 else "_built", False):
+        optimizer.build(trainable_variables)
+
+
+def reset_optimizer(optimizer, trainable_variables: Sequence) -> None:
+    """Give every slot and the step counter the value of a new optimizer; the learning rate stays.
+
+    The slots are filled from a twin that is built from the same configuration, because not all of
+    them start at zero (AdaGrad's accumulator does not).
+    """
+    twin = type(optimizer).from_config(optimizer.get_config())
+    twin.build(trainable_variables)
+    for mine, fresh in zip(optimizer_variables(optimizer), optimizer_variables(twin), strict=True):
+        if "learning_rate" not in variable_name(mine):
+            mine.assign(fresh)
+
+
+def get_loss(identifier):
+    """A loss object or function from what ``compile`` accepts for one task."""
+    return keras.losses.get(identifier)
+
+
+def loss_name(loss) -> str:
+    """The name Keras gives the function of a loss, ``"binary_crossentropy"`` for example."""
+    function = getattr(loss, "fn", loss)
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def get_metric(identifier):
+    """A metric object from what ``compile`` accepts.
+
+    A name Keras knows as a function alone becomes a mean of it, as Keras itself does.
+    """
+    if isinstance(identifier, keras.metrics.Metric):
+        return identifier
+    metric = keras.metrics.get(identifier)
+    if isinstance(metric, keras.metrics.Metric):
+        return metric
+    if isinstance(metric, type):
+        return metric()
+    name = identifier if isinstance(identifier, str) else metric.__name__
+    return keras.metrics.MeanMetricWrapper(metric, name=name)
+
+
+def add_state(layer, name: str, shape, dtype: str = "float32", initial=0):
+    """A variable that no optimizer trains; equal on all replicas, so the first speaks."""
+    aggregation = "only_first_replica" if KERAS_3 else tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return layer.add_weight(
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        initializer=keras.initializers.Constant(initial),
+        trainable=False,
+        aggregation=aggregation,
+    )
+
+
+def scale_loss(optimizer, loss):
+    """The loss to differentiate under float16 mixed precision; elsewhere the loss itself."""
+    if KERAS_3:
+        return optimizer.scale_loss(loss)
+    scale = getattr(optimizer, "get_scaled_loss", None)
+    return loss if scale is None else scale(loss)
+
+
+def unscale_gradients(optimizer, gradients: Sequence) -> list:
+    """Gradients as ``apply_gradients`` wants them; Keras 3's scaling optimizer unscales itself."""
+    unscale = None if KERAS_3 else getattr(optimizer, "get_unscaled_gradients", None)
+    return list(gradients) if unscale is None else unscale(gradients)
+
+
+#: Keras' own indexable data set.
+PyDataset = keras.utils.PyDataset if KERAS_3 else keras.utils.Sequence
+
+
+def write_archive(archive, folder: str) -> None:
+    """Write an ``ExportArchive``; Keras 3 would print its signature."""
+    archive.write_out(folder, **({"verbose": False} if KERAS_3 else {}))
+
+
+def input_specs(net):
+    """``TensorSpec`` of a functional model's inputs in their structure, ``None`` for others."""
+    try:
+        inputs = net.input
+    except (AttributeError, RuntimeError):
+        return None
+    if inputs is None:
+        return None
+    return tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name.split(":")[0]), inputs
+    )
+
+
+def serialize(thing):
+    """The configuration of a Keras object, for ``deserialize``; strings and ``None`` stay."""
+    if thing is None or isinstance(thing, (str, int, float, bool)):
+        return thing
+    return keras.saving.serialize_keras_object(thing)
+
+
+def deserialize_tree(config):
+    """A structure of dicts and lists with every description in it made into its object."""
+    if isinstance(config, dict) and "class_name" not in config:
+        return {key: deserialize_tree(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [deserialize_tree(value) for value in config]
+    return deserialize(config)
+
+
+def deserialize(config):
+    """The object that ``serialize`` described."""
+    if isinstance(config, dict) and "class_name" in config:
+        return keras.saving.deserialize_keras_object(config)
+    return config

@@ -1,0 +1,6 @@
+"""Ranking models with one output per task."""
+
+from tfmtl.models.mmoe import MMoE
+from tfmtl.models.shared_bottom import SharedBottom
+
+__all__ = ["MMoE", "SharedBottom"]

@@ -1,0 +1,179 @@
+"""The parts the models are made of: embedded features, stacks of parallel experts, towers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from tfmtl.compat import tf_variable
+from tfmtl.features import FeatureSpec
+
+
+class FeatureEmbedding(keras.layers.Layer):
+    """Embeds the categorical columns of a spec and appends the numeric ones.
+
+    Columns of one width share one table, in which each has its own range of rows, so that a batch
+    costs one lookup per distinct width. It reads the batch's rows, never the whole table.
+
+    Args:
+        features: the columns.
+        seeds: an iterator of initializer seeds.
+
+    Call: ``{column: [batch]}`` → ``[batch, sum of widths + number of numeric columns]``.
+    """
+
+    def __init__(self, features: FeatureSpec, seeds: Iterator[int | None], **kwargs):
+        super().__init__(**kwargs)
+        self.features = features
+        groups: dict[int, list[str]] = {}
+        for name, width in features.widths.items():
+            groups.setdefault(width, []).append(name)
+        self._groups = list(groups.items())
+        self._tables = []
+        self._offsets = []
+        for width, names in self._groups:
+            sizes = [features.categorical[name] for name in names]
+            self._offsets.append([sum(sizes[:i]) for i in range(len(sizes))])
+            self._tables.append(
+                self.add_weight(
+                    name=f"table_{width}",
+                    shape=(sum(sizes), width),
+                    initializer=keras.initializers.RandomNormal(stddev=0.05, seed=next(seeds)),
+                    trainable=True,
+                )
+            )
+        self.output_width = sum(features.widths.values()) + len(features.numeric)
+        self.built = True
+
+    def call(self, inputs):
+        parts = []
+        for (width, names), table, offsets in zip(
+            self._groups, self._tables, self._offsets, strict=True
+        ):
+            ids = tf.stack([tf.cast(tf.reshape(inputs[n], [-1]), tf.int32) for n in names], axis=1)
+            rows = tf.nn.embedding_lookup(tf_variable(table), ids + tf.constant(offsets, tf.int32))
+            parts.append(tf.reshape(rows, [-1, len(names) * width]))
+        if self.features.numeric:
+            numeric = [tf.reshape(inputs[name], [-1]) for name in self.features.numeric]
+            parts.append(tf.stack([tf.cast(column, tf.float32) for column in numeric], axis=1))
+        return tf.concat([tf.cast(part, self.compute_dtype) for part in parts], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (None, self.output_width)
+
+
+class ParallelMLP(keras.layers.Layer):
+    """Several equally shaped MLPs side by side, each layer computed as one batched product.
+
+    Every copy draws its own initial weights (Glorot uniform of one copy's fans).
+
+    Args:
+        copies: how many.
+        input_width: width of the input.
+        units: widths of the layers; the last one is the output width.
+        activation: of every layer but, with ``output_activation``, the last.
+        output_activation: of the last layer; ``None`` takes ``activation``.
+        seeds: an iterator of initializer seeds.
+
+    Call: ``[batch, input_width]`` (all copies read the same) or ``[copies, batch, input_width]``
+    → ``[copies, batch, units[-1]]``.
+    """
+
+    def __init__(
+        self,
+        copies: int,
+        input_width: int,
+        units: Sequence[int],
+        seeds: Iterator[int | None],
+        activation: str = "relu",
+        output_activation: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.copies = copies
+        self.units = tuple(units)
+        self._activations = [keras.activations.get(activation)] * len(self.units)
+        if output_activation is not None:
+            self._activations[-1] = keras.activations.get(output_activation)
+        self._kernels = []
+        self._biases = []
+        for i, (fan_in, fan_out) in enumerate(
+            zip((input_width, *self.units[:-1]), self.units, strict=True)
+        ):
+            # Keras' Glorot would take the copies for a receptive field and start far too small.
+            limit = math.sqrt(6.0 / (fan_in + fan_out))
+            self._kernels.append(
+                self.add_weight(
+                    name=f"kernel_{i}",
+                    shape=(copies, fan_in, fan_out),
+                    initializer=keras.initializers.RandomUniform(-limit, limit, seed=next(seeds)),
+                    trainable=True,
+                )
+            )
+            self._biases.append(
+                self.add_weight(
+                    name=f"bias_{i}",
+                    shape=(copies, 1, fan_out),
+                    initializer="zeros",
+                    trainable=True,
+                )
+            )
+        self.built = True
+
+    def call(self, inputs):
+        hidden = inputs
+        for kernel, bias, activation in zip(
+            self._kernels, self._biases, self._activations, strict=True
+        ):
+            kernel = tf.convert_to_tensor(kernel)
+            bias = tf.convert_to_tensor(bias)
+            if len(hidden.shape) == 2:
+                hidden = self._widen(hidden, kernel)
+            else:
+                hidden = tf.matmul(hidden, kernel)
+            hidden = activation(hidden + bias)
+        return hidden
+
+    def _widen(self, inputs, kernel):
+        """All copies read one input: a single product with the kernels laid side by side."""
+        copies, fan_in, fan_out = kernel.shape
+        flat = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [fan_in, copies * fan_out])
+        product = tf.reshape(tf.matmul(inputs, flat), [-1, copies, fan_out])
+        return tf.transpose(product, [1, 0, 2])
+
+    def compute_output_shape(self, input_shape):
+        return (self.copies, input_shape[-2], self.units[-1])
+
+
+def seeds_from(seed: int | None) -> Iterator[int | None]:
+    """An endless row of distinct initializer seeds, or of ``None`` without a seed.
+
+    One seed handed to every layer would start equally shaped layers with equal weights.
+    """
+    while True:
+        yield seed
+        if seed is not None:
+            seed += 1
+
+
+def check_units(name: str, units: Sequence[int], *, empty: bool = False) -> tuple[int, ...]:
+    """``units`` as a tuple of positive widths."""
+    units = tuple(units)
+    if (not units and not empty) or any(not isinstance(u, int) or u < 1 for u in units):
+        raise ValueError(f"`{name}` must be a sequence of positive integers. Received: {units}")
+    return units
+
+
+def per_task(name: str, value, tasks: Sequence[str]) -> dict[str, str | None]:
+    """One value for all tasks, or a dict that names every one of them, as a dict."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(tasks, value)
+    if set(value) != set(tasks):
+        raise ValueError(
+            f"`{name}` must be one value or name every task. "
+            f"Expected: {sorted(tasks)}. Received: {sorted(value)}"
+        )
+    return {task: value[task] for task in tasks}
