@@ -382,7 +382,7 @@ class NMT(Balancer):
         tolerated = (self._tolerance / size[:, 0])[:, None] * size
         reference = self._risks_in(rows)[count] if count < len(rows) else base
         width = size * np.fmax(noise, LEAST_NOISE)
-        excess = (risks - np.fmax(reference, base) - tolerated) / width
+        excess = (risks - reference - tolerated) / width
         with np.errstate(invalid="ignore"):
             excess = np.where(earlier, np.nanmax(np.where(np.isnan(excess), -np.inf, excess), 1), 0)
         excess = np.clip(excess, -LARGEST_VIOLATION, LARGEST_VIOLATION)

@@ -1,0 +1,363 @@
+"""MultiTaskModel: trains as Keras does, and what it adds."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfmtl
+from tests.conftest import make_model, make_net, make_rows
+from tfmtl import balancers, compat
+
+
+def functional(tasks=("like", "click"), seed=1):
+    """A functional model with dict outputs, one shared layer and a tower per task."""
+    inputs = {"x": keras.Input((5,), name="x")}
+    initial = keras.initializers.GlorotUniform(seed=seed)
+    shared = keras.layers.Dense(6, "tanh", name="shared", kernel_initializer=initial)(inputs["x"])
+    outputs = {
+        task: keras.layers.Dense(
+            1,
+            "sigmoid",
+            name=task,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=seed + i + 1),
+        )(shared)
+        for i, task in enumerate(tasks)
+    }
+    return keras.Model(inputs, outputs)
+
+
+def arrays(n=64, tasks=("like", "click"), seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 5)).astype("float32")
+    y = {t: (x @ rng.normal(size=(5, 1)) > 0).astype("float32") for t in tasks}
+    return {"x": x}, y
+
+
+@keras.saving.register_keras_serializable("test")
+class Foreign(keras.Model):
+    """A subclassed model that knows nothing of this package, without a `training` argument."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.body = keras.layers.Dense(4, "relu")
+        self.like = keras.layers.Dense(1, "sigmoid")
+        self.click = keras.layers.Dense(1, "sigmoid")
+
+    def call(self, inputs):
+        hidden = self.body(inputs["x"])
+        return {"like": self.like(hidden), "click": self.click(hidden)}
+
+
+def names(variables):
+    return {compat.variable_name(variable) for variable in variables}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_fixed_weights_are_keras_loss_weights(optimizer):
+    x, y = arrays()
+    weights = {"like": 0.3, "click": 1.7}
+    plain, net = functional(), functional()
+    plain.compile(optimizer, loss=dict.fromkeys(y, "binary_crossentropy"), loss_weights=weights)
+    expected = plain.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    model = make_model(net=net, optimizer=optimizer, balancer=balancers.FixedWeights(weights))
+    history = model.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    for mine, its in zip(net.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-5)
+    for key in ("loss", "like_loss", "click_loss"):
+        np.testing.assert_allclose(history.history[key], expected.history[key], rtol=1e-4)
+
+
+def test_a_foreign_model_trains_and_is_understood():
+    x, y = arrays()
+    model = make_model(net=Foreign(), metrics={"like": ["accuracy", keras.metrics.AUC(name="auc")]})
+    history = model.fit(x, y, validation_data=(x, y), epochs=5, batch_size=16, verbose=0)
+    assert set(history.history) == {
+        prefix + key
+        for prefix in ("", "val_")
+        for key in ("loss", "like_loss", "click_loss", "like_accuracy", "like_auc")
+    }
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert len(model.shared_variables) == 2
+    assert names(model.task_variables["like"]) == names(model.net.like.trainable_variables)
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    predictions = model.predict(x, verbose=0)
+    entropy = keras.losses.BinaryCrossentropy()
+    for task in ("like", "click"):
+        expected = float(entropy(y[task], predictions[task]))
+        assert found[f"{task}_loss"] == pytest.approx(expected, rel=1e-4)
+    assert found["loss"] == pytest.approx(found["like_loss"] + found["click_loss"], rel=1e-5)
+
+
+def test_which_task_reaches_what():
+    net = make_net(("a", "b", "c"))
+    model = make_model(("a", "b", "c"), net=net)
+    assert names(model.shared_variables) == names([*net.embedding.weights, *net.experts.weights])
+    for task, gate, tower in zip("abc", net.gates, net.towers, strict=True):
+        assert names(model.task_variables[task]) == names([*gate.weights, *tower.weights])
+
+
+def test_a_variable_that_two_of_three_tasks_reach_is_shared():
+    x = keras.Input((5,), name="x")
+    pair = keras.layers.Dense(3, name="pair")(x)
+    outputs = {
+        "a": keras.layers.Dense(1, name="a")(pair),
+        "b": keras.layers.Dense(1, name="b")(pair),
+        "c": keras.layers.Dense(1, name="c")(x),
+    }
+    net = keras.Model({"x": x}, outputs)
+    model = make_model(tuple("abc"), net=net, loss=dict.fromkeys("abc", "mse"))
+    assert names(model.shared_variables) == names(net.get_layer("pair").weights)
+    assert names(model.task_variables["c"]) == names(net.get_layer("c").weights)
+    alone = make_model(tuple("abc"), net=net, loss={"a": "mse", "b": None, "c": "mse"})
+    assert alone.shared_variables == []
+    assert alone.tasks == ("a", "c")
+
+
+def test_shared_variables_can_be_given():
+    net = functional()
+    kernel = net.get_layer("shared").kernel
+    model = tfmtl.MultiTaskModel(net, shared=[kernel])
+    assert names(model.shared_variables) == names([kernel])
+    with pytest.raises(ValueError, match="`shared` must name trainable variables"):
+        tfmtl.MultiTaskModel(net, shared=["nothing"])
+
+
+def test_absent_labels_leave_loss_and_metrics():
+    x, y = arrays()
+    y["like"][:20] = np.nan
+    metrics = {"like": [keras.metrics.AUC(name="auc")]}
+    model = make_model(net=functional(), metrics=metrics)
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    few = make_model(net=model.net, metrics=metrics)
+    rest = few.evaluate(
+        {"x": x["x"][20:]}, {t: v[20:] for t, v in y.items()}, verbose=0, return_dict=True
+    )
+    for key in ("like_loss", "like_auc"):
+        assert found[key] == pytest.approx(rest[key], rel=1e-5)
+    assert found["click_loss"] != pytest.approx(rest["click_loss"], rel=1e-5)
+
+
+def test_a_batch_without_labels_of_a_task_leaves_its_tower():
+    x, y = arrays()
+    y["like"][:] = np.nan
+    model = make_model(net=functional())
+    before = [v.numpy() for v in model.task_variables["like"]]
+    history = model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    for kept, variable in zip(before, model.task_variables["like"], strict=True):
+        np.testing.assert_array_equal(variable.numpy(), kept)
+    assert history.history["like_loss"] == [0.0, 0.0]
+    assert np.isfinite(history.history["click_loss"]).all()
+    assert all(np.isfinite(w).all() for w in model.net.get_weights())
+
+
+def test_sample_weights_multiply_losses_of_all_tasks_or_one():
+    x, y = arrays()
+    rng = np.random.default_rng(3)
+    weight = rng.uniform(0, 2, 64).astype("float32")
+    model = make_model(net=functional())
+    predictions = model.predict(x, verbose=0)
+    rowwise = {t: np.asarray(keras.losses.binary_crossentropy(y[t], predictions[t])) for t in y}
+    every = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+    for task in y:
+        assert every[f"{task}_loss"] == pytest.approx((rowwise[task] * weight).mean(), rel=1e-4)
+    data = tf.data.Dataset.from_tensor_slices((x, y, {"like": weight})).batch(20)
+    one = model.evaluate(data, verbose=0, return_dict=True)
+    assert one["like_loss"] == pytest.approx((rowwise["like"] * weight).mean(), rel=1e-4)
+    assert one["click_loss"] == pytest.approx(rowwise["click"].mean(), rel=1e-4)
+
+
+class Batches(compat.PyDataset):
+    """Keras' indexable data set over the arrays."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        part = slice(16 * i, 16 * (i + 1))
+        return {"x": self.x["x"][part]}, {t: v[part] for t, v in self.y.items()}
+
+
+def test_arrays_data_sets_and_pydatasets_train_alike():
+    x, y = arrays()
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    ends = []
+    for given in ((x, y), (data,), (Batches(x, y),)):
+        model = make_model(net=functional())
+        size = {"batch_size": 16} if len(given) == 2 else {}
+        model.fit(*given, epochs=2, shuffle=False, verbose=0, **size)
+        ends.append(model.net.get_weights())
+    for other in ends[1:]:
+        for one, two in zip(ends[0], other, strict=True):
+            np.testing.assert_allclose(two, one, atol=1e-6)
+
+
+def test_validation_split_holds_out_the_last_rows():
+    x, y = arrays()
+    model = make_model(net=functional())
+    history = model.fit(x, y, validation_split=0.25, epochs=1, verbose=0)
+    last = ({"x": x["x"][48:]}, {t: v[48:] for t, v in y.items()})
+    found = model.evaluate(*last, verbose=0, return_dict=True)
+    assert history.history["val_like_loss"][0] == pytest.approx(found["like_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"run_eagerly": True}, {"steps_per_execution": 3}, {"jit_compile": True}], ids=str
+)
+def test_ways_to_run_give_the_same_weights(options):
+    if "jit_compile" in options and not compat.KERAS_3:
+        pytest.skip("XLA cannot compile Keras 2.15's optimizers behind a condition on a CPU")
+    x, y = arrays()
+    ends = []
+    for each in ({}, options):
+        model = make_model(net=functional(), **each)
+        model.fit(x, y, batch_size=10, epochs=2, shuffle=False, verbose=0)
+        ends.append(model.net.get_weights())
+    for one, two in zip(*ends, strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-5)
+
+
+def test_a_fit_traces_the_step_once(rows):
+    traced = []
+
+    class Counting(balancers.EqualWeights):
+        def call(self, losses, gramian=None):
+            traced.append(1)
+            return super().call(losses)
+
+    model = make_model(balancer=Counting())
+    model.fit(rows.batches(100), validation_data=rows.batches(100), epochs=3, verbose=0)
+    # Keras 3 traces once more for the smaller last batch.
+    assert len(traced) <= 2
+    before = len(traced)
+    model.fit(rows.batches(100), epochs=2, verbose=0)
+    assert len(traced) == before
+
+
+def test_saving_keeps_the_whole_compiled_model(tmp_path, rows):
+    model = make_model(
+        optimizer=keras.optimizers.Adam(0.01),
+        metrics={"like": [keras.metrics.AUC()]},
+        balancer=balancers.FixedWeights({"like": 2.0, "click": 0.5}),
+    )
+    train = rows.batches(80)
+    model.fit(train, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.balancer) is balancers.FixedWeights
+    assert loaded.balancer.get_config() == model.balancer.get_config()
+    assert loaded.steps_taken == model.steps_taken
+    optimizers = (compat.optimizer_variables(m.optimizer) for m in (model, loaded))
+    for mine, its in zip(*optimizers, strict=True):
+        np.testing.assert_array_equal(its.numpy(), mine.numpy())
+    for each in (model, loaded):
+        each.fit(train, epochs=1, verbose=0)
+    for mine, its in zip(model.net.get_weights(), loaded.net.get_weights(), strict=True):
+        np.testing.assert_allclose(its, mine, atol=1e-6)
+    one, two = (m.evaluate(train, verbose=0, return_dict=True) for m in (model, loaded))
+    assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_keras_callbacks_and_schedules_work(tmp_path, rows):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    model = make_model(
+        optimizer=keras.optimizers.SGD(schedule), metrics={"like": [keras.metrics.AUC(name="auc")]}
+    )
+    best = tmp_path / "best.keras"
+    model.fit(
+        rows.batches(60),
+        validation_data=rows.batches(60),
+        epochs=3,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.ModelCheckpoint(
+                str(best), monitor="val_like_auc", mode="max", save_best_only=True
+            ),
+            keras.callbacks.EarlyStopping("val_click_loss", mode="min", patience=5),
+        ],
+    )
+    assert keras.models.load_model(best).tasks == ("like", "click")
+    model = make_model()
+    model.fit(
+        rows.batches(60),
+        epochs=3,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.ReduceLROnPlateau("like_loss", mode="min", min_delta=1e9, patience=1)
+        ],
+    )
+    assert float(model.optimizer.learning_rate) < 0.1
+
+
+@keras.saving.register_keras_serializable("test")
+class MinimumNorm(balancers.Balancer):
+    """The closed form of two tasks' shortest convex combination of gradients."""
+
+    reads = "gramian"
+
+    def call(self, losses, gramian=None):
+        a, b, c = gramian[0, 0], gramian[0, 1], gramian[1, 1]
+        first = tf.clip_by_value(tf.math.divide_no_nan(c - b, a + c - 2 * b), 0.0, 1.0)
+        return tf.stack([first, 1 - first])
+
+
+def test_a_gramian_balancer_weighs_the_shared_gradients_alone():
+    rows = make_rows(32)
+    rate = 0.5
+    model = make_model(optimizer=keras.optimizers.SGD(rate), balancer=MinimumNorm())
+    variables = model.net.trainable_variables
+    before = [v.numpy() for v in variables]
+    watched = [compat.tf_variable(v) for v in variables]
+    with tf.GradientTape(persistent=True) as tape:
+        predictions = model.net(rows.columns)
+        losses = {
+            t: tf.reduce_mean(keras.losses.binary_crossentropy(rows.labels[t][:, None], p))
+            for t, p in predictions.items()
+        }
+    found = {
+        t: [
+            np.zeros(v.shape) if g is None else tf.convert_to_tensor(g).numpy()
+            for v, g in zip(variables, tape.gradient(losses[t], watched), strict=True)
+        ]
+        for t in model.tasks
+    }
+    shared = names(model.shared_variables)
+    jacobian = np.stack(
+        [
+            np.concatenate(
+                [
+                    g.ravel()
+                    for v, g in zip(variables, found[t], strict=True)
+                    if compat.variable_name(v) in shared
+                ]
+            )
+            for t in model.tasks
+        ]
+    )
+    (a, b), (_, c) = jacobian @ jacobian.T
+    first = np.clip((c - b) / (a + c - 2 * b), 0, 1)
+    model.fit(rows.batches(32), epochs=1, verbose=0)
+    for i, variable in enumerate(variables):
+        weights = (first, 1 - first) if compat.variable_name(variable) in shared else (1, 1)
+        step = sum(w * found[t][i] for w, t in zip(weights, model.tasks, strict=True))
+        np.testing.assert_allclose(variable.numpy(), before[i] - rate * step, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_in_float32_where_it_matters(policy, rows):
+    before = keras.mixed_precision.global_policy().name
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        optimizer = keras.optimizers.Adam(0.01)
+        if policy == "mixed_float16" and not compat.KERAS_3:
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+        model = make_model(optimizer=optimizer, balancer=balancers.NMT(["like", "click"]))
+        history = model.fit(rows.batches(80), epochs=2, verbose=0)
+        assert np.isfinite(history.history["loss"]).all()
+        assert all(p.dtype == np.float32 for p in model.predict(rows.batches(80)).values())
+    finally:
+        keras.mixed_precision.set_global_policy(before)

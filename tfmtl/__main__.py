@@ -1,0 +1,5 @@
+"""``python -m tfmtl``."""
+
+from tfmtl.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Comparisons of methods on real rows: runs, statistics, tables, plots."""

@@ -1,0 +1,162 @@
+"""One training run of a comparison: a configuration in, a folder of results out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from tfmtl import balancers, callbacks, metrics, models
+from tfmtl.data import Splits
+from tfmtl.experiments.settings import Settings
+from tfmtl.model import MultiTaskModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is trained.
+
+    Args:
+        data: the data set's name.
+        method: ``"single:<task>"``, ``"sum:<weight of the primary>"`` (the other tasks share the
+            rest), ``"nmt"`` or ``"nmt-paper"``.
+        seed: of the initial weights and of the order of the rows.
+        settings: network and budget; ``settings.tasks`` are in priority order.
+    """
+
+    data: str
+    method: str
+    seed: int
+    settings: Settings
+
+    @property
+    def key(self) -> str:
+        """A folder name that changes with anything in the configuration."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return f"{self.method.replace(':', '-')}-seed{self.seed}-{digest}"
+
+
+def execute(
+    run: Run, splits: Splits, folder: pathlib.Path, report: Callable[[str], None] | None = None
+) -> pathlib.Path:
+    """Train and test, unless that has been done: the run's folder is whole or absent.
+
+    Args:
+        run: the configuration.
+        splits: its rows.
+        folder: where the folders of runs are.
+        report: is called with a line of progress at each epoch.
+
+    Returns:
+        The run's folder: ``record.json``; ``test.npz`` with the test rows' predictions by task;
+        with NMT ``trace.csv`` and the SavedModel ``model/``.
+    """
+    target = folder / run.key
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = pathlib.Path(tempfile.mkdtemp(prefix=".run-", dir=folder))
+    try:
+        _train(run, splits, beside, report or (lambda line: None))
+        os.chmod(beside, 0o755)
+        os.rename(beside, target)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return target
+
+
+def _train(run: Run, splits: Splits, folder: pathlib.Path, report: Callable[[str], None]) -> None:
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(run.seed)
+    settings = run.settings
+    tasks = settings.tasks
+    net = models.MMoE(
+        tasks,
+        splits.features,
+        experts=settings.experts,
+        expert_units=settings.expert_units,
+        tower_units=settings.tower_units,
+        seed=1000 * run.seed,
+    )
+    loss: dict[str, str | None] = dict.fromkeys(tasks, "binary_crossentropy")
+    balancer, extra, stages = _method(run.method, tasks, loss)
+    model = MultiTaskModel(net)
+    model.compile(
+        keras.optimizers.Adam(settings.learning_rate),
+        loss=loss,
+        balancer=balancer,
+        steps_per_execution=10,
+    )
+
+    def on_epoch_end(epoch: int, logs: dict) -> None:
+        stage = f", stage {logs['stage']:.0f}" if "stage" in logs else ""
+        report(f"{run.method}, seed {run.seed}: epoch {epoch + 1}{stage}")
+
+    begun = time.perf_counter()
+    history = model.fit(
+        splits.train.batches(settings.batch_size, shuffle=True, seed=run.seed),
+        validation_data=splits.validation.batches(8192),
+        epochs=settings.epochs * stages,
+        verbose=0,
+        callbacks=[*extra, keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)],
+    )
+    seconds = time.perf_counter() - begun
+    predictions = model.predict(splits.test.batches(8192), verbose=0)
+    scores: dict = {task: np.asarray(predictions[task], np.float32).ravel() for task in tasks}
+    np.savez_compressed(folder / "test.npz", **scores)
+    record = {
+        "data": run.data,
+        "tasks": ">".join(tasks),
+        "method": run.method,
+        "seed": run.seed,
+        **{f"auc_{task}": metrics.auc(splits.test.labels[task], scores[task]) for task in tasks},
+        "epochs": len(history.history["loss"]),
+        "seconds": round(seconds, 1),
+    }
+    (folder / "record.json").write_text(json.dumps(record, indent=1))
+    if run.method.startswith("nmt"):
+        write_csv(folder / "trace.csv", balancer.trace())
+        model.export(str(folder / "model"))
+
+
+def _method(method: str, tasks: tuple[str, ...], loss: dict):
+    """A balancer, further callbacks, and the number of stages; may switch losses off."""
+    kind, _, argument = method.partition(":")
+    if kind == "single":
+        loss.update({task: None for task in tasks if task != argument})
+        return balancers.NMT([argument]), [], 1
+    if kind == "sum":
+        primary = float(argument)
+        rest = (1 - primary) / (len(tasks) - 1)
+        weights = {task: primary if task == tasks[0] else rest for task in tasks}
+        return balancers.FixedWeights(weights), [callbacks.BestReading(weights)], 1
+    variant = "paper" if method == "nmt-paper" else "held_out"
+    return balancers.NMT(tasks, variant=variant), [], len(tasks)
+
+
+def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
+    """Write rows of equal keys, beside the place first."""
+    beside = path.with_name(f".{path.name}")
+    with open(beside, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(beside, path)
+
+
+def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of a CSV file as dicts of strings."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
