@@ -16,6 +16,7 @@ setup(
         "keras>=2.15",
         "numpy>=1.23.5",
         "scipy>=1.10",
+        "click>=8.1",
         "rich>=13",
     ],
     extras_require={

@@ -39,7 +39,7 @@ class FeatureEmbedding(keras.layers.Layer):
             self._offsets.append([sum(sizes[:i]) for i in range(len(sizes))])
             self._tables.append(
                 self.add_weight(
-                    name=f"table_{width}",
+                    name=f"{self.name}_table_{width}",
                     shape=(sum(sizes), width),
                     initializer=keras.initializers.RandomNormal(stddev=0.05, seed=next(seeds)),
                     trainable=True,
@@ -107,7 +107,7 @@ class ParallelMLP(keras.layers.Layer):
             limit = math.sqrt(6.0 / (fan_in + fan_out))
             self._kernels.append(
                 self.add_weight(
-                    name=f"kernel_{i}",
+                    name=f"{self.name}_kernel_{i}",
                     shape=(copies, fan_in, fan_out),
                     initializer=keras.initializers.RandomUniform(-limit, limit, seed=next(seeds)),
                     trainable=True,
@@ -115,7 +115,7 @@ class ParallelMLP(keras.layers.Layer):
             )
             self._biases.append(
                 self.add_weight(
-                    name=f"bias_{i}",
+                    name=f"{self.name}_bias_{i}",
                     shape=(copies, 1, fan_out),
                     initializer="zeros",
                     trainable=True,

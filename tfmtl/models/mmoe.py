@@ -50,9 +50,7 @@ class MMoE(FeatureModel):
         return units[-1]
 
     def trunk(self, embedded):
-        gates = tf.concat(
-            [gate(embedded) for gate in self.gates], axis=0
-        )  # [tasks, batch, experts]
-        experts = self.experts(embedded)  # [experts, batch, units]
-        mixed = tf.matmul(tf.transpose(gates, [1, 0, 2]), tf.transpose(experts, [1, 0, 2]))
-        return tf.unstack(mixed, num=len(self.tasks), axis=1)
+        experts = tf.transpose(self.experts(embedded), [1, 0, 2])  # [batch, experts, units]
+        # Task by task: mixed in one product, every gate would seem to reach every task.
+        gates = [tf.transpose(gate(embedded), [1, 0, 2]) for gate in self.gates]
+        return [tf.matmul(gate, experts)[:, 0] for gate in gates]
