@@ -87,9 +87,9 @@ def test_a_run_is_whole_cached_and_complete(tmp_path):
 
 
 def test_a_failed_run_leaves_nothing(tmp_path):
-    empty = dataclasses.replace(splits(), train=make_rows(300).take(slice(0, 0)))
-    with pytest.raises(ValueError, match="at least one row"):
-        execute(Run("synthetic", "sum:0.5", 0, SETTINGS), empty, tmp_path)
+    settings = dataclasses.replace(SETTINGS, batch_size=0)
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
+        execute(Run("synthetic", "sum:0.5", 0, settings), splits(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
