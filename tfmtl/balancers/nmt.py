@@ -218,7 +218,7 @@ class NMT(Balancer):
         """Start stage 1: ``planned`` readings are to come in this fit."""
         self.store("start", variables)
         self._start_losses.assign(reading.losses)
-        self._scales.assign(_size(reading.losses, 1.0))
+        self._scales.assign(_size(reading.losses, reading.losses))
         self._counters.assign([0, 0, 0, max(1, planned // len(self.tasks)), planned])
 
     def proceed(self, planned: int) -> None:
@@ -292,7 +292,7 @@ class NMT(Balancer):
             baselines[2][ended] = noise[ended]
         self._baselines.assign(baselines)
         if self.variant == "held_out":
-            scales = _size(self._start_losses.numpy(), 1.0)
+            scales = _size(starts[:, 0], starts[:, 0])
             scales[ended] = baselines[1][ended, 0]
             self._scales.assign(scales)
         start = self.multiplier if self.variant == "held_out" else 0.0

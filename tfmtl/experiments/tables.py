@@ -83,7 +83,7 @@ def against_curve(records: Sequence[Mapping], tasks: Sequence[str], method: str 
     curve = np.array([[each[m].mean() for each in points] for m in sums])
     if (curve >= own).all(axis=1).any():
         return "below"
-    steps = np.linspace(0, 1, 50)[:, None]
+    steps = np.linspace(0, 1, 1001)[:, None]
     line = np.concatenate([a + steps * (b - a) for a, b in itertools.pairwise(curve)] or [curve])
     if (line >= own - 1e-4).all(axis=1).any():  # to the digits that the table shows
         return "on"
