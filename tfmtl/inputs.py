@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -40,6 +41,10 @@ class Source:
         return cls(data, batch_size=batch_size, steps=steps)
 
     @property
+    def _is_batched(self) -> bool:
+        return isinstance(self._x, (tf.data.Dataset, compat.PyDataset))
+
+    @property
     def is_dataset(self) -> bool:
         """Whether a pass over it draws from a ``tf.data`` pipeline (and its shuffling seed)."""
         return isinstance(self._x, tf.data.Dataset)
@@ -59,8 +64,6 @@ class Source:
         if self._from_arrays is not None:
             return self._from_arrays
         parts = tuple(part for part in self._arrays if part is not None)
-        if self._arrays[1] is None:
-            raise ValueError("`y` must be given as {task: labels} where `x` is arrays.")
         lengths = {len(leaf) for leaf in tf.nest.flatten(parts)}
         if len(lengths) != 1:
             raise ValueError(
@@ -76,14 +79,25 @@ class Source:
         Raises:
             ValueError: there is none.
         """
+        if self._arrays[1] is None and not self._is_batched:
+            raise ValueError("`y` must be given as {task: labels} where `x` is arrays.")
+        batch = self._first()
+        if isinstance(batch, (tuple, list)) and len(batch) > 1:
+            return keras.utils.unpack_x_y_sample_weight(tuple(batch))
+        raise ValueError(
+            "Training data must give (x, {task: labels}), optionally with sample weights. "
+            f"Received batches of {type(batch).__name__}"
+        )
+
+    def first_inputs(self):
+        """The first batch of ``x``, where there may be no labels."""
+        batch = self._first()
+        return batch[0] if isinstance(batch, tuple) else batch
+
+    def _first(self):
         batches = self.dataset()
         for batch in batches.take(1) if isinstance(batches, tf.data.Dataset) else batches:
-            if isinstance(batch, (tuple, list)) and len(batch) > 1:
-                return keras.utils.unpack_x_y_sample_weight(tuple(batch))
-            raise ValueError(
-                "Training data must give (x, {task: labels}), optionally with sample weights. "
-                f"Received batches of {type(batch).__name__}"
-            )
+            return batch
         raise ValueError("The data set is empty. Expected at least one batch.")
 
 
@@ -109,6 +123,22 @@ def split(x, y, sample_weight, fraction: float):
         )
 
     return part(slice(None, cut)), part(slice(cut, None))
+
+
+def for_every_task(sample_weight, labels):
+    """Weights by task, of 1 where a task has none: Keras 3 wants as many as labels."""
+    if not isinstance(sample_weight, Mapping) or not isinstance(labels, Mapping):
+        return sample_weight
+    ones = {task: np.ones(len(each), "float32") for task, each in labels.items()}
+    return {**ones, **sample_weight}
+
+
+def with_weights(validation_data):
+    """``validation_data`` with weights for every task, where it is arrays with some."""
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) < 3:
+        return validation_data
+    x, y, sample_weight = validation_data
+    return x, y, for_every_task(sample_weight, y)
 
 
 def known_spec(net) -> Any:

@@ -14,6 +14,9 @@ from tfmtl import balancers, compat, export, gradients, inputs, metrics
 from tfmtl.callbacks import Reading, TrainingGuard
 from tfmtl.objectives import LossSums, Objectives
 
+#: Kinds of fault: a loss in training, a label in training or in evaluation.
+NOT_FINITE, TRAINED_LABEL, EVALUATED_LABEL = range(3)
+
 
 @keras.saving.register_keras_serializable("tfmtl")
 class MultiTaskModel(keras.Model):
@@ -22,8 +25,8 @@ class MultiTaskModel(keras.Model):
     Args:
         net: the backbone, functional or subclassed. Its output is a dict by task.
         shared: the variables that tasks share: names as in ``variable.path`` (``name`` in Keras
-            2.15) or the variables themselves. By default those that at least two tasks' losses
-            reach.
+            2.15), positions in ``net.weights``, or the variables themselves. By default those
+            that at least two tasks' losses reach.
 
     A task's loss is the mean over the rows of the (global) batch that carry a label: a NaN label
     means *no label here* and leaves loss and metrics, and as in Keras sample weights multiply the
@@ -38,19 +41,27 @@ class MultiTaskModel(keras.Model):
         if not isinstance(net, keras.layers.Layer):
             raise ValueError(f"`net` must be a Keras model. Received: {net!r}")
         self.net = net
-        self._shared_names = None
+        self._shared_given = None
         if shared is not None:
-            self._shared_names = [
-                each if isinstance(each, str) else compat.variable_name(each) for each in shared
+            self._shared_given = [
+                each if isinstance(each, (str, int)) else compat.variable_name(each)
+                for each in shared
             ]
         #: Steps taken, epochs finished, and passes begun over the training data.
         self.progress = compat.add_state(self, "progress", (3,), "int64")
         self._objectives: Any = None  # Objectives, once compiled
         self._signature = None
-        self._reach: dict[str, list[int]] = {}
+        # Ids of variables: by output those it depends on, and those that `shared` means.
+        self._reach: dict[str, frozenset[int]] = {}
+        self._shared_ids: frozenset[int] | None = None
         self._evaluating = False
-        # What stopped the training: step, task and kind, or -1.
-        self._fault = tf.Variable([-1, -1, -1], dtype=tf.int64, trainable=False)
+        # What went wrong: step, task and kind, or -1.
+        self._fault = tf.Variable(
+            [-1, -1, -1],
+            dtype=tf.int64,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
         spec = inputs.known_spec(net)
         if spec is not None:
             self._build_from_spec(spec)
@@ -61,7 +72,6 @@ class MultiTaskModel(keras.Model):
         """Build the backbone and find which task reaches which variable."""
         if self._signature is not None:
             return
-        self._signature = spec
         example = tf.nest.map_structure(inputs.zeros, spec)
         predictions = self.net(example, training=False)
         if not isinstance(predictions, Mapping):
@@ -69,27 +79,49 @@ class MultiTaskModel(keras.Model):
                 "The backbone's output must be a dict {task: prediction}. "
                 f"Received: {type(predictions).__name__}"
             )
-        variables = self.net.trainable_variables
+        self._reach = self._find_reach(example)
+        if self._shared_given is not None:
+            self._shared_ids = self._find_given(self._shared_given)
+        self._signature = spec
+        self.built = True
 
-        @tf.function
+    def _find_reach(self, example) -> dict[str, frozenset[int]]:
+        """For each output the ids of the floating weights it depends on, frozen or not."""
+        weights = [each for each in self.net.weights if compat.is_floating(each)]
+        reach = {}
+
         def trace(example):
-            watched = [compat.tf_variable(variable) for variable in variables]
-            with tf.GradientTape(persistent=True) as tape:
+            watched = [compat.tf_variable(each) for each in weights]
+            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+                tape.watch(watched)
                 outputs = self.net(example, training=True)
             for task, output in outputs.items():
-                reached = tape.gradient(output, watched)
-                self._reach[task] = [i for i, each in enumerate(reached) if each is not None]
+                found = tape.gradient(output, watched)
+                reached = (v for v, g in zip(weights, found, strict=True) if g is not None)
+                reach[task] = frozenset(map(id, reached))
 
-        trace.get_concrete_function(example)
-        self.built = True
-        if self._shared_names is not None:
-            known = {compat.variable_name(variable) for variable in variables}
-            unknown = sorted(set(self._shared_names) - known)
-            if unknown:
-                raise ValueError(
-                    "`shared` must name trainable variables of the backbone. "
-                    f"Expected some of: {sorted(known)}. Received: {unknown}"
-                )
+        # Through the strategy: a mirrored variable can be watched within its replicas only.
+        tf.function(
+            lambda example: self.distribute_strategy.run(trace, (example,)), autograph=False
+        ).get_concrete_function(example)
+        return reach
+
+    def _find_given(self, given: Sequence[str | int]) -> frozenset[int]:
+        """The ids of the variables that ``shared`` means."""
+        trainable = set(map(id, self.net.trainable_variables))
+        known = {
+            i: (each, compat.variable_name(each))
+            for i, each in enumerate(self.net.weights)
+            if id(each) in trainable
+        }
+        names = sorted(name for _, name in known.values())
+        unknown = [each for each in given if each not in known and each not in names]
+        if unknown:
+            raise ValueError(
+                "`shared` must name trainable variables of the backbone. "
+                f"Expected some of: {names}. Received: {unknown}"
+            )
+        return frozenset(id(v) for i, (v, name) in known.items() if i in given or name in given)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -97,11 +129,12 @@ class MultiTaskModel(keras.Model):
         return self._objectives.tasks if self._objectives else ()
 
     def _is_shared(self) -> list[bool]:
+        """For each trainable variable whether it is shared."""
         variables = self.net.trainable_variables
-        if self._shared_names is not None:
-            return [compat.variable_name(each) in self._shared_names for each in variables]
-        trained = self.tasks or tuple(self._reach)
-        return [sum(i in self._reach[task] for task in trained) > 1 for i in range(len(variables))]
+        if self._shared_ids is not None:
+            return [id(each) in self._shared_ids for each in variables]
+        reached = [self._reach[task] for task in self.tasks or self._reach]
+        return [sum(id(each) in task for task in reached) > 1 for each in variables]
 
     @property
     def shared_variables(self) -> list:
@@ -112,10 +145,9 @@ class MultiTaskModel(keras.Model):
     @property
     def task_variables(self) -> dict[str, list]:
         """For each task the trainable variables that it reaches and that are not shared."""
-        variables = self.net.trainable_variables
-        shared = self._is_shared()
+        variables = list(zip(self.net.trainable_variables, self._is_shared(), strict=True))
         return {
-            task: [variables[i] for i in self._reach[task] if not shared[i]]
+            task: [v for v, shared in variables if id(v) in self._reach[task] and not shared]
             for task in self.tasks or tuple(self._reach)
         }
 
@@ -139,17 +171,23 @@ class MultiTaskModel(keras.Model):
             optimizer: a Keras optimizer or its name.
             loss: ``{task: loss}`` for every output of the backbone, any Keras loss; ``None`` for
                 an output that is served but not trained.
-            metrics: ``{task: [metric, ...]}``, over labelled rows.
+            metrics: ``{task: [metric, ...]}``, over labelled rows. ``"accuracy"`` means the one
+                that fits the task's loss: binary, categorical or sparse categorical.
             balancer: a :class:`tfmtl.balancers.Balancer`, its name, or ``None`` for equal weights.
             weighted_metrics: as ``metrics``, honouring sample weights.
             run_eagerly, steps_per_execution, jit_compile: as in Keras.
 
         Raises:
-            ValueError: tasks unknown or missing in any argument, or a balancer that does not fit.
+            ValueError: tasks unknown or missing in any argument, a task that reaches no trainable
+                variable, a negative learning rate, or a balancer that does not fit.
         """
         objectives = Objectives(loss or {}, metrics, weighted_metrics)
         balancer = balancers.get(balancer)
         balancer.check_tasks(objectives.tasks)
+        optimizer = keras.optimizers.get(optimizer)
+        compat.check_learning_rate(optimizer)
+        if self._signature is not None:
+            self._fit_together(objectives, balancer)
         extra = {} if jit_compile is None else {"jit_compile": jit_compile}
         super().compile(
             optimizer=optimizer,
@@ -171,25 +209,31 @@ class MultiTaskModel(keras.Model):
             "jit_compile": jit_compile,
         }
         if self._signature is not None:
-            self._bind()
+            compat.build_optimizer(self.optimizer, self.net.trainable_variables)
 
-    def _bind(self) -> None:
-        """Fit tasks, backbone, optimizer and balancer together, once the backbone is built."""
-        self._objectives.check_outputs(self._reach)
-        lost = [task for task in self.tasks if not self._reach[task]]
+    def _fit_together(self, objectives: Objectives, balancer: balancers.Balancer) -> None:
+        """Check that tasks, backbone and balancer fit, once the backbone is built."""
+        objectives.check_outputs(self._reach)
+        trainable = set(map(id, self.net.trainable_variables))
+        lost = [task for task in objectives.tasks if not trainable & self._reach[task]]
         if lost:
             raise ValueError(
                 "Every task must reach a trainable variable of the backbone. "
                 f"Received tasks that reach none: {lost}"
             )
-        self.balancer.bind(self.tasks, self.net.weights)
-        compat.build_optimizer(self.optimizer, self.net.trainable_variables)
+        balancer.bind(objectives.tasks, self.net.weights)
 
     @property
     def trainable_variables(self):
         return self.net.trainable_variables
 
+    def build(self, input_shape=None) -> None:
+        """Nothing: a backbone without a spec of its own is built from the first rows it meets."""
+        self.built = True
+
     def call(self, inputs, training=None):
+        if self._signature is None and tf.executing_eagerly():
+            self._build_from_spec(_spec_of(inputs))
         return self.net(inputs, training=training)
 
     @property
@@ -228,28 +272,29 @@ class MultiTaskModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         per_task = self.balancer.reads == "gramian"
         with contextlib.ExitStack() as stack:
+            # The last one is for what the backbone's regularisers add.
             tapes = [
-                stack.enter_context(tf.GradientTape()) for _ in (self.tasks if per_task else [None])
+                stack.enter_context(tf.GradientTape())
+                for _ in range(len(self.tasks) + 1 if per_task else 1)
             ]
             predictions = self.net(x, training=True)
             share = self._global_sums(y, predictions, sample_weight, update=True)
             losses = gradients.sum_over_replicas(tf.stop_gradient(share.means))
-            penalty = tf.add_n(self.net.losses) if self.net.losses else tf.zeros([])
-            penalty = tf.cast(penalty, tf.float32) / gradients.replicas()
+            penalty = [tf.add_n(self.net.losses)] if self.net.losses else []
+            penalty = [tf.cast(each, tf.float32) / gradients.replicas() for each in penalty]
             if per_task:
-                objectives = [share.means[i] for i in range(len(self.tasks))]
-                objectives[0] += 0.0 * penalty
+                objectives = [share.means[i] for i in range(len(self.tasks))] + penalty
             else:
                 weights = tf.stop_gradient(self.balancer(losses))
                 # A weight of 0 must silence a task whatever its loss.
                 parts = tf.math.multiply_no_nan(share.means, weights)
-                objectives = [tf.reduce_sum(parts) + penalty]
+                objectives = [tf.add_n([tf.reduce_sum(parts), *penalty])]
             objectives = [compat.scale_loss(self.optimizer, each) for each in objectives]
         variables = self.net.trainable_variables
         watched = [compat.tf_variable(variable) for variable in variables]
         found = [
             tape.gradient(objective, watched)
-            for tape, objective in zip(tapes, objectives, strict=True)
+            for tape, objective in zip(tapes, objectives)  # no tape is asked without a penalty
         ]
         update = self._mix(losses, found) if per_task else found[0]
         self._apply(update, variables, losses, share.misfits)
@@ -257,18 +302,22 @@ class MultiTaskModel(keras.Model):
         return self.get_metrics_result()
 
     def _mix(self, losses, found):
-        """Weights from the tasks' gradients over the shared variables, then one gradient."""
+        """One gradient from those of the tasks and, behind them, of the penalty.
+
+        The weights, from the tasks' gradients over the shared variables, reach these alone.
+        """
         shared = self._is_shared()
-        only_shared = [
+        only_shared = gradients.sum_over_replicas(
             [
-                gradients.sum_over_replicas(g)
-                for g, is_shared in zip(each, shared, strict=True)
-                if is_shared
+                [g for g, is_shared in zip(each, shared, strict=True) if is_shared]
+                for each in found[: len(self.tasks)]
             ]
-            for each in (compat.unscale_gradients(self.optimizer, task) for task in found)
-        ]
-        weights = tf.stop_gradient(self.balancer(losses, gradients.gramian(only_shared)))
-        ones = tf.ones_like(weights)
+        )
+        scale = compat.scale_loss(self.optimizer, tf.ones([]))
+        gramian = gradients.gramian(only_shared) / scale**2
+        weights = tf.stop_gradient(self.balancer(losses, gramian))
+        ones = tf.ones([len(found)])
+        weights = tf.concat([weights, ones[len(self.tasks) :]], axis=0)
         return [
             gradients.weighted_sum(column, weights if is_shared else ones)
             for column, is_shared in zip(zip(*found, strict=True), shared, strict=True)
@@ -285,9 +334,8 @@ class MultiTaskModel(keras.Model):
         first = tf.argmax(tf.cast(tf.reshape(fault, [-1]), tf.int32))
         tasks = tf.cast(len(self.tasks), tf.int64)
         step = compat.tf_variable(self.progress)[0]
-        self._fault.assign(
-            tf.where(sound | stopped, self._fault, tf.stack([step, first % tasks, first // tasks]))
-        )
+        found = tf.stack([step, first % tasks, first // tasks])
+        noted = self._fault.assign(tf.where(sound | stopped, self._fault, found))
 
         def apply():
             self.optimizer.apply_gradients(pairs)
@@ -296,7 +344,10 @@ class MultiTaskModel(keras.Model):
             tf.cond(sound, apply, lambda: None)
         else:
             # Replicas cannot meet inside a branch, so the step is stopped instead of skipped.
-            with tf.control_dependencies([tf.debugging.Assert(sound, [losses, misfits])]):
+            with (
+                tf.control_dependencies([noted]),
+                tf.control_dependencies([tf.debugging.Assert(sound, [losses, misfits])]),
+            ):
                 apply()
         self.progress.assign_add(tf.constant([1, 0, 0], tf.int64))
 
@@ -306,6 +357,9 @@ class MultiTaskModel(keras.Model):
         predictions = self.net(x, training=False)
         sums = self._objectives.sums(y, predictions, sample_weight, update=True)
         self._objectives.track(sums)
+        misfits = gradients.sum_over_replicas(sums.misfits)
+        found = tf.stack([tf.zeros([], tf.int64), tf.argmax(misfits), EVALUATED_LABEL])
+        self._fault.assign(tf.where(tf.reduce_any(misfits > 0), found, self._fault))
         return self.get_metrics_result()
 
     # Fitting
@@ -315,87 +369,126 @@ class MultiTaskModel(keras.Model):
     ):
         """Keras' ``fit``; the balancer's own callbacks run before the given ones."""
         validation_split = kwargs.pop("validation_split", 0.0)
-        sample_weight = kwargs.pop("sample_weight", None)
+        sample_weight = inputs.for_every_task(kwargs.pop("sample_weight", None), y)
         if validation_split and kwargs.get("validation_data") is None:
             (x, y, sample_weight), kwargs["validation_data"] = inputs.split(
                 x, y, sample_weight, validation_split
             )
+        kwargs["validation_data"] = inputs.with_weights(kwargs.get("validation_data"))
         training = inputs.Source(x, y, sample_weight, batch_size, kwargs.get("steps_per_epoch"))
         held_out = inputs.Source.of(
             kwargs.get("validation_data"),
             kwargs.get("validation_batch_size") or batch_size,
             kwargs.get("validation_steps"),
         )
-        self._prepare(training)
+        self._prepare(training, held_out)
         self._sources = (training, held_out)
         guard = TrainingGuard(training)
         if training.is_dataset:
             kwargs["shuffle"] = False  # Keras 3 warns of anything else
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=[
-                guard,
-                *self.balancer.callbacks(),
-                *_as_list(callbacks),
-                guard.after_restore(),
-            ],
-            sample_weight=sample_weight,
-            **kwargs,
-        )
-
-    def evaluate(self, x=None, y=None, **kwargs):
-        if self._signature is None:
-            self._prepare(
-                inputs.Source(x, y, kwargs.get("sample_weight"), kwargs.get("batch_size"), 1)
+        with self._raising():
+            return super().fit(
+                x,
+                y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=[
+                    guard,
+                    *self.balancer.callbacks(),
+                    *_as_list(callbacks),
+                    guard.after_restore(),
+                ],
+                sample_weight=sample_weight,
+                **kwargs,
             )
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
+    ):
+        """Keras' ``evaluate``."""
+        sample_weight = inputs.for_every_task(sample_weight, y)
+        if self._signature is None:
+            self._prepare(inputs.Source(x, y, sample_weight, batch_size))
         self._evaluating = True
         try:
-            return super().evaluate(x, y, **kwargs)
+            with self._raising():
+                return super().evaluate(
+                    x, y, batch_size, verbose, sample_weight=sample_weight, **kwargs
+                )
         finally:
             self._evaluating = False
 
-    def _prepare(self, source: inputs.Source) -> None:
+    def predict(self, x, *args, **kwargs):
+        """Keras' ``predict``."""
+        if self._signature is None:
+            self._build_from_spec(_spec_of(inputs.Source(x).first_inputs()))
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """Keras' ``train_on_batch``."""
+        sample_weight = inputs.for_every_task(sample_weight, y)
+        if self._signature is None:
+            self._prepare(inputs.Source(x, y, sample_weight))
+        with self._raising():
+            return super().train_on_batch(x, y, sample_weight, **kwargs)
+
+    @contextlib.contextmanager
+    def _raising(self):
+        """Raise what was found wrong within, in the place of what Keras made of it."""
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            fault = self.fault()
+            if fault is None:
+                raise
+            raise fault from error
+        fault = self.fault()
+        if fault is not None:
+            raise fault
+
+    def _prepare(self, *sources: inputs.Source | None) -> None:
         """Build everything and check what can be checked before the first step."""
         if self._objectives is None:
             raise ValueError("Call `compile(optimizer, loss, ...)` before training.")
-        x, y, sample_weight = source.first_batch()
-        with self.distribute_strategy.scope():
+        self._fault.assign([-1, -1, -1])
+        for source in sources:
+            if source is None:
+                continue
+            x, y, sample_weight = source.first_batch()
             if self._signature is None:
-                self._build_from_spec(tf.nest.map_structure(inputs.spec_of, x))
-                self._bind()
-        self._check_labels(y)
-        predictions = self.net(x, training=False)
-        self._objectives.sums(y, predictions, sample_weight)
+                with self.distribute_strategy.scope():
+                    self._build_from_spec(_spec_of(x))
+                    self._fit_together(self._objectives, self.balancer)
+                    compat.build_optimizer(self.optimizer, self.net.trainable_variables)
+            predictions = self.net(x, training=False)
+            self._objectives.sums(y, predictions, sample_weight)
+            self._check_labels(y)
 
-    def _check_labels(self, labels) -> None:
-        """Look for labels outside their loss's domain in the first batch."""
-        if not isinstance(labels, Mapping):
-            return
+    def _check_labels(self, labels: Mapping) -> None:
+        """Look for labels outside their loss's domain in a batch."""
         for task in self.tasks:
             low, high = self._objectives.domain(task)
-            values = np.asarray(labels.get(task, 0.0))
+            values = np.asarray(labels[task])
             wrong = values[(values < low) | (values > high)]
             if wrong.size:
                 raise ValueError(label_error(task, low, high, wrong.flat[0]))
 
     def fault(self) -> Exception | None:
-        """What stopped the last step: an error to raise, or ``None``."""
+        """What went wrong since the last call: an error to raise, or ``None``."""
         step, task, kind = (int(value) for value in self._fault.numpy())
         if step < 0:
             return None
         self._fault.assign([-1, -1, -1])
         name = self.tasks[task]
-        if kind == 0:
+        if kind == NOT_FINITE:
             return FloatingPointError(
                 f"The loss of task {name!r} is not finite at step {step}. "
                 "The weights are those of the last finite step."
             )
+        where = f"at step {step}" if kind == TRAINED_LABEL else "in evaluation"
         low, high = self._objectives.domain(name)
-        return ValueError(label_error(name, low, high, f"another value at step {step}"))
+        return ValueError(label_error(name, low, high, f"another value {where}"))
 
     # Looking at rows outside of a step
 
@@ -440,7 +533,7 @@ class MultiTaskModel(keras.Model):
     @property
     def steps_taken(self) -> int:
         """Training steps so far, over all calls of ``fit``."""
-        return int(compat.tf_variable(self.progress)[0])
+        return int(self.progress.numpy()[0])
 
     # Saving
 
@@ -448,8 +541,14 @@ class MultiTaskModel(keras.Model):
         return {
             "name": self.name,
             "net": compat.serialize(self.net),
-            "shared": self._shared_names,
+            "shared": self._shared_config(),
         }
+
+    def _shared_config(self):
+        """``shared`` by position: a layer's automatic name is another one after loading."""
+        if self._shared_ids is None:
+            return self._shared_given
+        return [i for i, each in enumerate(self.net.weights) if id(each) in self._shared_ids]
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -485,6 +584,11 @@ class MultiTaskModel(keras.Model):
         if self._signature is None:
             raise ValueError("`export` needs a built model: call `fit`, or the model on a batch.")
         export.export(self.net, self._signature, filepath, **kwargs)
+
+
+def _spec_of(value):
+    """The specs of a batch of inputs."""
+    return tf.nest.map_structure(inputs.spec_of, value)
 
 
 def label_error(task: str, low: float, high: float, received) -> str:

@@ -62,9 +62,21 @@ class Objective:
             )
         self._rowwise = loss.call if isinstance(loss, keras.losses.Loss) else loss
         self._loss_name = compat.loss_name(loss)
+        #: The labels the loss is defined for, lowest and highest.
+        self.domain = LABEL_DOMAINS.get(self._loss_name, (-math.inf, math.inf))
         self.tracker = keras.metrics.Mean(name=f"{task}_loss")
-        self.metrics = [compat.get_metric(metric) for metric in metrics]
-        self.weighted_metrics = [compat.get_metric(metric) for metric in weighted_metrics]
+        self.metrics = [self._metric(metric) for metric in metrics]
+        self.weighted_metrics = [self._metric(metric) for metric in weighted_metrics]
+
+    def _metric(self, identifier) -> keras.metrics.Metric:
+        if identifier not in ("accuracy", "acc"):
+            return compat.get_metric(identifier)
+        # Keras' own `Accuracy` asks for equality; which one is meant follows from the loss.
+        if self._loss_name.startswith("sparse_categorical"):
+            return keras.metrics.SparseCategoricalAccuracy(name=identifier)
+        if self._loss_name.startswith("categorical"):
+            return keras.metrics.CategoricalAccuracy(name=identifier)
+        return keras.metrics.BinaryAccuracy(name=identifier)
 
     def named_metrics(self) -> dict[str, keras.metrics.Metric]:
         """Every metric under its name in logs and History."""
@@ -105,7 +117,8 @@ class Objective:
         """Loss of each row, whether it has a label, whether that label is in the loss's domain.
 
         Returns:
-            ``values`` float32 ``[batch]``, 0 where there is no label; ``present`` and ``misfit``,
+            ``values`` float32 ``[batch]``, 0 where there is no label, NaN where the prediction
+            is; ``present`` and ``misfit``,
             bool ``[batch]``; and the labels with 0 for absent ones.
         """
         labels = self.align(labels, prediction)
@@ -116,6 +129,15 @@ class Objective:
         else:
             present = tf.ones_like(labels, tf.bool)
             present = tf.reduce_all(present, axis=inner)
+        if self._loss_name == "sparse_categorical_crossentropy":
+            self.domain = (0.0, float(prediction.shape[-1] - 1))
+        low, high = self.domain
+        numbers = tf.cast(labels, tf.float32)
+        outside = (numbers < low) | (numbers > high)
+        misfit = present & tf.reduce_any(outside, axis=inner)
+        if self.domain != (-math.inf, math.inf):
+            # The step is not taken, and some losses fail on such a label.
+            labels = tf.where(outside, tf.zeros_like(labels), labels)
         values = tf.cast(self._rowwise(labels, prediction), tf.float32)
         if values.shape.rank == 0:
             raise ValueError(
@@ -123,12 +145,12 @@ class Objective:
                 "Received a function that returns a scalar."
             )
         values = tf.reduce_mean(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)
-        low, high = LABEL_DOMAINS.get(self._loss_name, (-math.inf, math.inf))
-        if self._loss_name == "sparse_categorical_crossentropy":
-            high = prediction.shape[-1] - 1
-        numbers = tf.cast(labels, tf.float32)
-        misfit = present & tf.reduce_any((numbers < low) | (numbers > high), axis=inner)
-        return tf.where(present, values, tf.zeros_like(values)), present, misfit, labels
+        values = tf.where(present, values, tf.zeros_like(values))
+        # The gradient of such a row is NaN, labelled or not, even where the loss hides it: XLA on
+        # TensorFlow 2.15 clips NaN to a number.
+        lost = tf.reduce_any(tf.math.is_nan(prediction), axis=list(range(1, prediction.shape.rank)))
+        values = tf.where(lost, tf.constant(math.nan), values)
+        return values, present, misfit, labels
 
     def update_metrics(self, labels, prediction, present, weight) -> None:
         """Feed the metrics with the labelled rows of a batch."""
@@ -137,10 +159,6 @@ class Objective:
             metric.update_state(labels, prediction, sample_weight=present)
         for metric in self.weighted_metrics:
             metric.update_state(labels, prediction, sample_weight=present * weight)
-
-    def domain(self) -> tuple[float, float]:
-        """The labels the loss is defined for."""
-        return LABEL_DOMAINS.get(self._loss_name, (-math.inf, math.inf))
 
 
 class Objectives:
@@ -255,7 +273,7 @@ class Objectives:
 
     def domain(self, task: str) -> tuple[float, float]:
         """The labels the task's loss is defined for."""
-        return self._all[self.tasks.index(task)].domain()
+        return self._all[self.tasks.index(task)].domain
 
 
 def check_subset(

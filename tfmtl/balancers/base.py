@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -110,5 +111,5 @@ def check_non_negative(argument: str, values: float | Mapping[str, float]) -> No
     items = values.items() if isinstance(values, Mapping) else [("", values)]
     for key, value in items:
         where = f"`{argument}[{key!r}]`" if key else f"`{argument}`"
-        if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        if not isinstance(value, numbers.Real) or not 0 <= value < float("inf"):
             raise ValueError(f"{where} must be a finite number of at least 0. Received: {value}")

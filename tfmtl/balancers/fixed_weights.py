@@ -30,7 +30,7 @@ class FixedWeights(Balancer):
         check_non_negative("weights", weights)
         if not any(weights.values()):
             raise ValueError(f"`weights` must have one above 0. Received: {dict(weights)}")
-        self.weights_by_task = dict(weights)
+        self.weights_by_task = {task: float(weight) for task, weight in weights.items()}
 
     def check_tasks(self, tasks):
         check_task_names("weights", list(self.weights_by_task), tasks)

@@ -197,12 +197,12 @@ class NMT(Balancer):
     @property
     def stage(self) -> int:
         """Index of the running stage: 0 is the first; the number of tasks when all are done."""
-        return int(compat.tf_variable(self._stage))
+        return int(self._stage.numpy())
 
     @property
     def started(self) -> bool:
         """Whether a ``fit`` has begun."""
-        return int(compat.tf_variable(self._counters)[3]) > 0
+        return int(self._counters.numpy()[3]) > 0
 
     @property
     def has_best(self) -> bool:
@@ -224,7 +224,7 @@ class NMT(Balancer):
     def proceed(self, planned: int) -> None:
         """Go on with the last stage after all have ended, for ``planned`` more readings."""
         self._stage.assign(len(self.tasks) - 1)
-        total = int(compat.tf_variable(self._counters)[2])
+        total = int(self._counters.numpy()[2])
         self._counters.assign([0, 0, total, planned, total + planned])
 
     def observe(self, reading: Reading, step: int) -> tuple[bool, bool]:
@@ -432,7 +432,9 @@ class NMT(Balancer):
             reading.aucs,
             violations,
         ]
-        compat.tf_variable(self._trace)[total].assign(np.concatenate(row).astype(np.float32))
+        trace = self._trace.numpy()
+        trace[total] = np.concatenate(row)
+        self._trace.assign(trace)
 
 
 def _monitored(risks: np.ndarray) -> np.ndarray:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
 import json
 import multiprocessing
 import os
 import pathlib
-from collections.abc import Sequence
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tfmtl.experiments.runs import Run, execute, write_csv
+from tfmtl.experiments.runs import UNFINISHED, Run, execute, write_csv
 from tfmtl.experiments.settings import load
+
+#: An unfinished run's folder that was not written to for so long (seconds) belongs to nobody.
+ABANDONED = 24 * 3600
 
 _worker: dict = {}
 
@@ -32,19 +40,23 @@ def compare(
         The records in the order of ``runs``.
 
     Raises:
-        RuntimeError: a run failed; the finished ones are kept.
+        RuntimeError: a run failed, or a worker died; the finished runs are kept, and so are those
+            that other workers were in the middle of: they are waited for.
+        KeyboardInterrupt: the workers stop at once; the finished runs are kept.
     """
     store = folder / "runs"
     store.mkdir(parents=True, exist_ok=True)
+    _sweep(store)
     open_runs = [run for run in runs if not (store / run.key).exists()]
     with Progress(
         TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     ) as progress:
         every = progress.add_task("runs", total=len(runs), completed=len(runs) - len(open_runs))
-        lines = {i: progress.add_task("", total=None, visible=False) for i in range(workers)}
+        workers = max(1, min(workers, len(open_runs)))
+        lines = [progress.add_task("", total=None, visible=False) for _ in range(workers)]
         if open_runs:
             _execute_all(open_runs, store, path, workers, progress, every, lines)
-    records = [json.loads((store / run.key / "record.json").read_text()) for run in runs]
+    records = [_record(store, run) for run in runs]
     write_csv(folder / "results.csv", records)
     return records
 
@@ -52,40 +64,66 @@ def compare(
 def _execute_all(runs, store, path, workers, progress, every, lines) -> None:
     # A forked TensorFlow hangs; a spawned one starts anew.
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        queue = manager.Queue()
-        with concurrent.futures.ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_begin, initargs=(queue,)
-        ) as pool:
-            waiting = {pool.submit(_work, run, store, path): run for run in runs}
-            slots: dict[int, int] = {}
-            while waiting:
-                done, _ = concurrent.futures.wait(
-                    waiting, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
-                )
-                while not queue.empty():
-                    process, line = queue.get()
-                    slot = slots.setdefault(process, len(slots) % len(lines))
-                    progress.update(lines[slot], description=line, visible=True)
-                for future in done:
-                    run = waiting.pop(future)
-                    error = future.exception()
-                    if error is not None:
-                        pool.shutdown(cancel_futures=True)
-                        raise RuntimeError(
-                            f"The run {run.method!r} with seed {run.seed} failed: {error}. "
-                            "Finished runs are kept; the same command goes on from here."
-                        ) from error
-                    progress.advance(every)
+    # Not a manager's queue: its process would import TensorFlow, for 700 MB.
+    queue, stop = context.SimpleQueue(), context.Event()
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(queue, stop)
+    )
+    waiting = {pool.submit(_work, run, store, path): run for run in runs}
+    slots: dict[int, int] = {}
+    try:
+        while waiting:
+            done, _ = concurrent.futures.wait(
+                waiting, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            while not queue.empty():
+                process, line = queue.get()
+                slot = slots.setdefault(process, len(slots) % len(lines))
+                progress.update(lines[slot], description=line, visible=True)
+            for future in done:
+                run = waiting.pop(future)
+                error = future.exception()
+                if error is not None:
+                    message = _failure(run, error, len(waiting) + 1)
+                    # Said at once: the runs under way are waited for.
+                    progress.console.print(message, style="red", markup=False, highlight=False)
+                    pool.shutdown(cancel_futures=True)
+                    raise RuntimeError(message) from error
+                progress.advance(every)
+                progress.console.print(_line(_record(store, run)), highlight=False)
+    except KeyboardInterrupt:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _begin(queue) -> None:
+def _failure(run: Run, error: BaseException, left: int) -> str:
+    what = f"The run {run.method!r} with seed {run.seed} failed: {type(error).__name__}: {error}."
+    if isinstance(error, concurrent.futures.process.BrokenProcessPool):
+        # Every open run has this error: which one it was is not known.
+        what = f"A worker process was killed (out of memory?) with {left} runs to go."
+    return f"{what} Finished runs are kept; the same command goes on from here."
+
+
+def _begin(queue, stop) -> None:
     """In a new worker process, before anything runs."""
+    # Ctrl-C reaches every process of a terminal: here it would only start the next run.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, args=(stop,), daemon=True).start()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(2)
     _worker.update(queue=queue)
+
+
+def _leave_with_parent(stop) -> None:
+    """End this process when told to, or when the command was killed: nobody else would end it."""
+    parent = multiprocessing.parent_process()
+    while not stop.wait(1.0) and (parent is None or parent.is_alive()):
+        pass
+    os._exit(1)
 
 
 def _work(run: Run, store: pathlib.Path, path: str | None) -> None:
@@ -94,3 +132,22 @@ def _work(run: Run, store: pathlib.Path, path: str | None) -> None:
     if _worker.get("asked") != asked:
         _worker.update(asked=asked, splits=load(run.data, path, asked[1], asked[2]))
     execute(run, _worker["splits"], store, lambda line: _worker["queue"].put((os.getpid(), line)))
+
+
+def _sweep(store: pathlib.Path) -> None:
+    """Remove what killed runs left, but nothing that another command may be writing to."""
+    for left in store.glob(f"{UNFINISHED}*"):
+        if time.time() - left.stat().st_mtime > ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _record(store: pathlib.Path, run: Run) -> dict:
+    return json.loads((store / run.key / "record.json").read_text())
+
+
+def _line(record: Mapping) -> str:
+    """A finished run in a line, also for logs, where no bar is drawn."""
+    aucs = ", ".join(
+        f"{task} {record[f'auc_{task}']:.4f}" for task in str(record["tasks"]).split(">")
+    )
+    return f"{record['method']}, seed {record['seed']}: {aucs} ({record['seconds']:.0f} s)"

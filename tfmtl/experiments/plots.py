@@ -11,17 +11,19 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from tfmtl.experiments.settings import weighted_sums
 from tfmtl.experiments.tables import by_method
 
 # Okabe and Ito's colours, told apart by everyone.
 LINE, STAR, LETTER, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
+_SIZES = {"*": 15, "D": 7, "o": 6}
 
 
 def tradeoff(records: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) -> None:
     """Primary against secondary test AUC, as in NMT's Figure 2; bars are deviations over seeds."""
     primary, secondary = (by_method(records, f"auc_{task}") for task in tasks[:2])
-    figure, axes = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
-    sums = [method for method in primary if method.startswith("sum:")]
+    figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
+    sums = weighted_sums(primary)
     if sums:
         x = [secondary[m].mean() for m in sums]
         y = [primary[m].mean() for m in sums]
@@ -33,7 +35,7 @@ def tradeoff(records: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Pat
                 (secondary[method].mean(), primary[method].mean()),
                 xytext=(6, 5),
                 textcoords="offset points",
-                fontsize=8,
+                fontsize=9,
                 color=LINE,
             )
         axes.plot([], [], "o-", color=LINE, label=f"weighted sums (weight on {tasks[0]})")
@@ -43,18 +45,20 @@ def tradeoff(records: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Pat
     ):
         if method in primary:
             _point(axes, secondary[method], primary[method], marker, colour)
-            axes.plot([], [], marker, color=colour, label=name)
-    for task, values, draw in (
-        (tasks[0], primary, axes.axhline),
-        (tasks[1], secondary, axes.axvline),
-    ):
-        if f"single:{task}" in values:
-            draw(values[f"single:{task}"].mean(), color=GREY, linestyle="--", linewidth=1)
-    axes.plot([], [], "--", color=GREY, linewidth=1, label="each task alone")
+            axes.plot([], [], marker, color=colour, markersize=_SIZES[marker], label=name)
+    alone = [f"single:{task}" for task in tasks[:2]]
+    if alone[0] in primary:
+        axes.axhline(primary[alone[0]].mean(), color=GREY, linestyle="--", linewidth=1, zorder=0)
+    if alone[1] in primary:
+        axes.axvline(secondary[alone[1]].mean(), color=GREY, linestyle="--", linewidth=1, zorder=0)
+    if set(alone) & set(primary):
+        axes.plot([], [], "--", color=GREY, linewidth=1, label="each task alone")
     axes.set_xlabel(f"{tasks[1]}: test AUC")
-    axes.set_ylabel(f"{tasks[0]}: test AUC (primary)")
-    axes.legend(fontsize=8)
+    axes.set_ylabel(f"{tasks[0]} (primary): test AUC")
+    axes.margins(0.08)
     axes.grid(alpha=0.2)
+    # Above the axes, where nothing can lie beneath it.
+    figure.legend(loc="outside upper left", ncols=2, fontsize=9, frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -66,45 +70,86 @@ def traces(rows: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) ->
         rows: of ``NMT.trace()``, numbers or their text.
         tasks: in priority order.
         path: of the PNG.
+
+    A stage of the default variant starts anew, so its lines are not joined to the previous one's.
+    Filled points of the last panel are readings at which every constraint holds.
     """
     rows = [{key: _number(value) for key, value in row.items()} for row in rows]
-    steps = np.array([row["step"] for row in rows])
-    stage = np.array([row["stage"] for row in rows])
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    stage = columns["stage"]
+    parts = [np.flatnonzero(stage == k) for k in np.unique(stage)]
     figure, (top, middle, bottom) = plt.subplots(
-        3, 1, sharex=True, figsize=(6.4, 6.4), layout="constrained"
+        3, 1, sharex=True, figsize=(7.2, 7.2), layout="constrained"
     )
+
+    def draw(axes, name: str, colour: str, label: str | None = None) -> None:
+        for part in parts:
+            axes.plot(columns["step"][part], columns[name][part], color=colour, label=label)
+            label = None  # once
+
     for i, task in enumerate(tasks[:-1]):
-        multiplier = np.array([row[f"lambda_{task}"] for row in rows])
-        top.plot(steps, multiplier, color=(STAR, LETTER, LINE)[i % 3], label=f"λ of {task}")
+        draw(top, f"lambda_{task}", (STAR, LETTER, LINE, "#CC79A7")[i % 4], f"λ of {task}")
     top.set_ylabel("λ")
-    top.legend(fontsize=8)
-    loss = np.array([row[f"loss_{tasks[0]}"] for row in rows])
-    auc = np.array([row[f"auc_{tasks[0]}"] for row in rows])
-    first = stage == 1
-    best = int(np.argmax(np.where(first, auc, -1))) if np.isfinite(auc).all() else None
-    best = int(np.argmin(np.where(first, loss, np.inf))) if best is None else best
-    middle.plot(steps, loss, color=STAR, label=f"{tasks[0]}: held-out loss")
-    middle.axhline(loss[best], color=GREY, linestyle="--", linewidth=1, label="its baseline")
-    middle.set_ylabel("loss")
-    if np.isfinite(auc).all():
+
+    loss, auc = columns[f"loss_{tasks[0]}"], columns[f"auc_{tasks[0]}"]
+    ranked = bool(np.isfinite(auc[parts[0]]).all())
+    best = parts[0][np.argmax(auc[parts[0]]) if ranked else np.argmin(loss[parts[0]])]
+    draw(middle, f"loss_{tasks[0]}", STAR, f"{tasks[0]}: held-out loss")
+    middle.axhline(loss[best], color=STAR, linestyle="--", linewidth=1, label="its baseline")
+    middle.set_ylabel(f"{tasks[0]}: loss", color=STAR)
+    handles = middle.get_legend_handles_labels()
+    if ranked:
         right = middle.twinx()
-        right.plot(steps, auc, color=LINE)
-        right.axhline(auc[best], color=LINE, linestyle="--", linewidth=1)
-        right.set_ylabel("AUC", color=LINE)
-    middle.legend(fontsize=8)
-    bottom.plot(
-        steps,
-        [row[f"loss_{tasks[-1]}"] for row in rows],
-        color=LETTER,
-        label=f"{tasks[-1]}: held-out loss",
-    )
-    bottom.set_ylabel("loss")
+        draw(right, f"auc_{tasks[0]}", LINE, "held-out AUC")
+        right.axhline(auc[best], color=LINE, linestyle="--", linewidth=1, label="its baseline")
+        right.set_ylabel(f"{tasks[0]}: AUC", color=LINE)
+        handles = tuple(a + b for a, b in zip(handles, right.get_legend_handles_labels()))
+
+    last = f"loss_{tasks[-1]}"
+    draw(bottom, last, LETTER, f"{tasks[-1]}: held-out loss")
+    held = np.flatnonzero((stage == stage.max()) & (columns["feasible"] > 0))
+    if len(parts) > 1 and len(held):
+        bottom.plot(
+            columns["step"][held],
+            columns[last][held],
+            "o",
+            color=LETTER,
+            markersize=4,
+            label="a reading that satisfies the constraints",
+        )
+    bottom.set_ylabel(f"{tasks[-1]}: loss")
     bottom.set_xlabel("step")
-    bottom.legend(fontsize=8)
-    for axes in (top, middle, bottom):
+
+    for axes, labelled in (
+        (top, top.get_legend_handles_labels()),
+        (middle, handles),
+        (bottom, bottom.get_legend_handles_labels()),
+    ):
+        # Above the panel, where nothing can lie beneath it.
+        axes.legend(
+            *labelled,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            borderaxespad=0.2,
+            ncols=4,
+            fontsize=8,
+            frameon=False,
+        )
         axes.grid(alpha=0.2)
-        for begin in steps[np.flatnonzero(np.diff(stage)) + 1]:
-            axes.axvline(begin, color=GREY, linewidth=1, linestyle=":")
+        for part in parts[1:]:
+            axes.axvline(columns["step"][part[0] - 1], color=GREY, linewidth=1, linestyle=":")
+    top.set_xlim(left=0)
+    for number, part in enumerate(parts, 1):
+        begin = 0 if number == 1 else columns["step"][part[0] - 1]
+        top.annotate(
+            f"stage {number}",
+            (begin, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -11),
+            textcoords="offset points",
+            fontsize=8,
+            color=GREY,
+        )
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -116,7 +161,7 @@ def _point(axes, x: np.ndarray, y: np.ndarray, marker: str, colour: str) -> None
         y.mean(),
         fmt=marker,
         color=colour,
-        markersize=14 if marker == "*" else 6,
+        markersize=_SIZES[marker],
         elinewidth=0.8,
         capsize=2,
         zorder=3,

@@ -15,11 +15,15 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfmtl import balancers, callbacks, metrics, models
-from tfmtl.data import Splits
+from tfmtl.data import Rows, Splits
 from tfmtl.experiments.settings import Settings
 from tfmtl.model import MultiTaskModel
+
+#: How the name of a run's folder begins until the run is whole.
+UNFINISHED = ".run-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,21 +63,25 @@ def execute(
         report: is called with a line of progress at each epoch.
 
     Returns:
-        The run's folder: ``record.json``; ``test.npz`` with the test rows' predictions by task;
-        with NMT ``trace.csv`` and the SavedModel ``model/``.
+        The run's folder: ``record.json`` (AUCs on test and validation rows, epochs, steps,
+        seconds of training, versions); ``test.npz`` with the test rows' predictions by task; with
+        NMT ``trace.csv`` and the SavedModel ``model/``.
     """
     target = folder / run.key
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    beside = pathlib.Path(tempfile.mkdtemp(prefix=".run-", dir=folder))
+    beside = pathlib.Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
     try:
         _train(run, splits, beside, report or (lambda line: None))
         os.chmod(beside, 0o755)
-        os.rename(beside, target)
-    except BaseException:
+        try:
+            os.rename(beside, target)
+        except OSError:
+            if not target.exists():  # else another command has just finished the same run
+                raise
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        raise
     return target
 
 
@@ -113,22 +121,41 @@ def _train(run: Run, splits: Splits, folder: pathlib.Path, report: Callable[[str
         callbacks=[*extra, keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)],
     )
     seconds = time.perf_counter() - begun
-    predictions = model.predict(splits.test.batches(8192), verbose=0)
-    scores: dict = {task: np.asarray(predictions[task], np.float32).ravel() for task in tasks}
-    np.savez_compressed(folder / "test.npz", **scores)
+    scores = _scores(model, splits.test, tasks)
+    arrays: dict = dict(scores)
+    np.savez_compressed(folder / "test.npz", **arrays)
     record = {
         "data": run.data,
         "tasks": ">".join(tasks),
         "method": run.method,
         "seed": run.seed,
-        **{f"auc_{task}": metrics.auc(splits.test.labels[task], scores[task]) for task in tasks},
+        **_aucs("auc", splits.test, scores),
+        **_aucs("validation_auc", splits.validation, _scores(model, splits.validation, tasks)),
         "epochs": len(history.history["loss"]),
+        "steps": int(model.progress.numpy()[0]),
         "seconds": round(seconds, 1),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
     }
     (folder / "record.json").write_text(json.dumps(record, indent=1))
     if run.method.startswith("nmt"):
         write_csv(folder / "trace.csv", balancer.trace())
         model.export(str(folder / "model"))
+
+
+def _scores(model: MultiTaskModel, rows: Rows, tasks: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """``{task: [rows]}``, float32."""
+    predictions = model.predict(rows.batches(8192), verbose=0)
+    return {task: np.asarray(predictions[task], np.float32).ravel() for task in tasks}
+
+
+def _aucs(name: str, rows: Rows, scores: dict[str, np.ndarray]) -> dict[str, float]:
+    """``{name_task: AUC}`` over the rows that carry a label."""
+    found = {}
+    for task, values in scores.items():
+        known = ~np.isnan(rows.labels[task])
+        found[f"{name}_{task}"] = metrics.auc(rows.labels[task][known], values[known])
+    return found
 
 
 def _method(method: str, tasks: tuple[str, ...], loss: dict):
@@ -147,10 +174,11 @@ def _method(method: str, tasks: tuple[str, ...], loss: dict):
 
 
 def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
-    """Write rows of equal keys, beside the place first."""
+    """Write rows, beside the place first; a key that a row does not have is an empty cell."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
     beside = path.with_name(f".{path.name}")
     with open(beside, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     os.replace(beside, path)

@@ -16,35 +16,50 @@ class Difference:
         mean: over the seeds, on the test rows as they are.
         low: the 2.5 % quantile over resampled test rows (or groups).
         high: the 97.5 % quantile.
+        deviation: standard deviation of the paired difference over seeds; NaN with one seed.
     """
 
     mean: float
     low: float
     high: float
+    deviation: float
 
 
 class WeightedAUC:
     """The exact AUC of one set of scores under many weightings of its rows; ties count half.
 
+    Sorting is done once: a weighting costs a running sum over the negative rows.
+
     Args:
-        labels: ``[rows]`` of 0 and 1.
+        labels: ``[rows]`` of 0 and 1; rows without a label (NaN) do not count.
         scores: ``[rows]``.
+
+    Raises:
+        ValueError: shapes that differ.
     """
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray):
-        self._order = np.argsort(scores, kind="stable")
-        ordered = scores[self._order]
-        # Where each run of equal scores begins.
-        self._starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        self._positive = labels[self._order].astype(np.float64)
+        if labels.shape != scores.shape or labels.ndim != 1:
+            raise ValueError(
+                "`labels` and `scores` must both have shape [rows]. "
+                f"Received shapes: {list(labels.shape)}, {list(scores.shape)}"
+            )
+        self._positives = np.flatnonzero(labels == 1)
+        negatives = np.flatnonzero(labels == 0)
+        self._negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+        ordered, own = scores[self._negatives], scores[self._positives]
+        # How many negative rows lie below each positive one, and below or level with it.
+        self._below = np.searchsorted(ordered, own, side="left")
+        self._level = np.searchsorted(ordered, own, side="right")
 
     def __call__(self, weights: np.ndarray) -> float:
-        """The AUC where row i counts ``weights[i]`` times."""
-        weights = weights[self._order]
-        positive = np.add.reduceat(weights * self._positive, self._starts)
-        negative = np.add.reduceat(weights * (1.0 - self._positive), self._starts)
-        below = np.cumsum(negative) - 0.5 * negative
-        return float((positive * below).sum() / (positive.sum() * negative.sum()))
+        """The AUC where row i counts ``weights[i]`` times; NaN if one kind has no weight."""
+        negative = np.concatenate([[0.0], np.cumsum(weights[self._negatives])])
+        positive = weights[self._positives]
+        total = 2.0 * positive.sum() * negative[-1]
+        if total <= 0:
+            return float("nan")
+        return float(positive @ (negative[self._below] + negative[self._level]) / total)
 
 
 def differences(
@@ -63,7 +78,7 @@ def differences(
     test rows would have given these trained models, not what other trainings would have.
 
     Args:
-        labels: ``[rows]`` of 0 and 1.
+        labels: ``[rows]`` of 0 and 1; rows without a label (NaN) do not count.
         scores: for each method its scores ``[rows]`` of every seed, in the order of the seeds.
         reference: one of the methods.
         groups: ``[rows]``; whole groups (a user's rows) are resampled instead of rows.
@@ -71,7 +86,8 @@ def differences(
         seed: of the resampling.
 
     Raises:
-        ValueError: an unknown reference, or methods with unequally many seeds.
+        ValueError: an unknown reference, methods with unequally many seeds, shapes that differ, or
+            labels of one kind.
     """
     if reference not in scores:
         raise ValueError(f"`reference` must be one of {sorted(scores)}. Received: {reference!r}")
@@ -81,11 +97,12 @@ def differences(
     methods = list(scores)
     curves = [[WeightedAUC(labels, each) for each in scores[method]] for method in methods]
 
-    def means(weights: np.ndarray) -> np.ndarray:
-        found = np.array([np.mean([curve(weights) for curve in each]) for each in curves])
+    def against(weights: np.ndarray) -> np.ndarray:
+        """``[methods, seeds]``."""
+        found = np.array([[curve(weights) for curve in each] for each in curves])
         return found - found[methods.index(reference)]
 
-    observed = means(np.ones(len(labels)))
+    observed = against(np.ones(len(labels)))
     rng = np.random.default_rng(seed)
     members = (
         np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -94,9 +111,18 @@ def differences(
     drawn = []
     for _ in range(draws):
         times = np.bincount(rng.integers(0, size, size), minlength=size)
-        drawn.append(means(times[members].astype(np.float64)))
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        drawn.append(against(times[members].astype(np.float64)).mean(axis=1))
+    # A draw without a single positive row says nothing about any method.
+    kept = np.array(drawn)[~np.isnan(drawn).any(axis=1)]
+    if not len(kept):
+        raise ValueError("`labels` must hold both 0 and 1. Received: no draw with both")
+    low, high = np.quantile(kept, [0.025, 0.975], axis=0)
     return {
-        method: Difference(float(observed[i]), float(low[i]), float(high[i]))
+        method: Difference(
+            float(observed[i].mean()),
+            float(low[i]),
+            float(high[i]),
+            float(observed[i].std(ddof=1)) if len(observed[i]) > 1 else float("nan"),
+        )
         for i, method in enumerate(methods)
     }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfmtl.experiments.settings import weighted_sums
 from tfmtl.experiments.statistics import Difference
+
+#: Differences of less than the digits that the tables show.
+SHOWN = 1e-4
 
 
 def by_method(records: Sequence[Mapping], column: str) -> dict[str, np.ndarray]:
@@ -39,29 +44,42 @@ def label(method: str) -> str:
 def results_table(
     records: Sequence[Mapping],
     tasks: Sequence[str],
-    held: Mapping[str, Difference] | None = None,
+    against: Mapping[str, Mapping[str, Difference]] | None = None,
 ) -> str:
-    """A row for each method: AUC of every task, the primary's difference, wall time.
+    """A row for each method: AUC of every task, differences to each task alone, wall time.
 
     Args:
         records: of the runs.
         tasks: in priority order.
-        held: the primary's AUC against single-task training, by method.
+        against: ``{task: {method: difference of the task's AUC to its single-task training}}``.
     """
+    against = {task: against[task] for task in tasks if task in against} if against else {}
     head = ["method", *(f"{task} AUC" for task in tasks)]
-    head += [f"{tasks[0]} against alone [95 %]"] if held else []
-    head += ["seconds a run"]
+    head += [*(f"{task} against alone [95 %]" for task in against), "seconds a run"]
     lines = [head, ["---"] * len(head)]
     seconds = by_method(records, "seconds")
     columns = {task: by_method(records, f"auc_{task}") for task in tasks}
     for method, times in seconds.items():
-        only = method.partition(":")[2] if method.startswith("single:") else None
-        row = [label(method)]
-        row += [spread(columns[task][method]) if only in (None, task) else "–" for task in tasks]
-        if held:
-            row.append(_interval(held[method]) if only in (None, tasks[0]) else "–")
-        lines.append([*row, f"{times.mean():.0f}"])
+        row = [spread(columns[t][method]) if trains(method, t) else "–" for t in tasks]
+        for found in against.values():
+            shown = method in found and not method.startswith("single:")
+            row.append(_interval(found[method]) if shown else "–")
+        lines.append([label(method), *row, f"{times.mean():.0f}"])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def trains(method: str, task: str) -> bool:
+    """Whether a method trains a task at all: single-task training leaves the others at rest."""
+    return not method.startswith("single:") or method == f"single:{task}"
+
+
+def difference_rows(against: Mapping[str, Mapping[str, Difference]]) -> list[dict]:
+    """What :func:`results_table` is given, as rows for a CSV file."""
+    return [
+        {"task": task, "method": method, **dataclasses.asdict(difference)}
+        for task, found in against.items()
+        for method, difference in found.items()
+    ]
 
 
 def coverage(records: Sequence[Mapping], task: str, method: str = "nmt") -> float:
@@ -71,21 +89,29 @@ def coverage(records: Sequence[Mapping], task: str, method: str = "nmt") -> floa
 
 
 def against_curve(records: Sequence[Mapping], tasks: Sequence[str], method: str = "nmt") -> str:
-    """Where a method lies against the weighted sums, by the means over seeds.
+    """Where a method lies against the line through the weighted sums, by the means over seeds.
 
-    ``"above"``: no point of the line through the weighted sums is at least as good in both tasks,
-    and some weighted sum is beaten in both. ``"below"``: some weighted sum beats it in both.
+    ``"below"``: a weighted sum is as good in one task and better in the other, or a point of the
+    line better in both. ``"on"``: neither, but a point of the line is as good in both. ``"above"``:
+    no point of the line is, and some weighted sum is beaten in both.
     ``"beyond"`` otherwise: it trades the tasks in a way that no weighted sum did.
+
+    Raises:
+        ValueError: no weighted sum among the records.
     """
     points = [by_method(records, f"auc_{task}") for task in tasks[:2]]
     own = np.array([each[method].mean() for each in points])
-    sums = [m for m in points[0] if m.startswith("sum:")]
+    sums = weighted_sums(points[0])
+    if not sums:
+        raise ValueError(f"`records` must hold a weighted sum. Received: {sorted(points[0])}")
     curve = np.array([[each[m].mean() for each in points] for m in sums])
-    if (curve >= own).all(axis=1).any():
-        return "below"
     steps = np.linspace(0, 1, 1001)[:, None]
     line = np.concatenate([a + steps * (b - a) for a, b in itertools.pairwise(curve)] or [curve])
-    if (line >= own - 1e-4).all(axis=1).any():  # to the digits that the table shows
+    beaten = (curve >= own).all(axis=1) & (curve > own + SHOWN).any(axis=1)
+    lead = float((line - own).min(axis=1).max())  # of the best point, in its worse task
+    if beaten.any() or lead > SHOWN:
+        return "below"
+    if lead >= -SHOWN:
         return "on"
     return "above" if (curve <= own).all(axis=1).any() else "beyond"
 

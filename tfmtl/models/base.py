@@ -51,9 +51,9 @@ class FeatureModel(keras.Model):
     ):
         trunk_config = {key: kwargs.pop(key) for key in self.trunk_defaults if key in kwargs}
         super().__init__(**kwargs)
-        tasks = list(tasks)
         if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
-            raise ValueError(f"`tasks` must be distinct names, at least one. Received: {tasks}")
+            raise ValueError(f"`tasks` must be distinct names, at least one. Received: {tasks!r}")
+        tasks = list(tasks)
         if isinstance(features, Mapping):
             features = FeatureSpec(**features)
         self.tasks = tuple(tasks)

@@ -49,11 +49,26 @@ class FeatureEmbedding(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
+        columns = [*self.features.categorical, *self.features.numeric]
+        missing = [name for name in columns if name not in inputs]
+        if missing:
+            raise ValueError(
+                "Inputs must have every column of the spec. "
+                f"Expected: {columns}. Received: {sorted(inputs)} (missing: {missing})"
+            )
         parts = []
         for (width, names), table, offsets in zip(
             self._groups, self._tables, self._offsets, strict=True
         ):
             ids = tf.stack([tf.cast(tf.reshape(inputs[n], [-1]), tf.int32) for n in names], axis=1)
+            # Beyond its own rows of the table an id would read another column's. XLA skips this.
+            sizes = {name: self.features.categorical[name] for name in names}
+            fits = (ids >= 0) & (ids < tf.constant(list(sizes.values()), tf.int32))
+            message = (
+                f"Ids must be at least 0 and below the vocabulary size of their column: {sizes}"
+            )
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(fits), [message])]):
+                ids = tf.identity(ids)
             rows = tf.nn.embedding_lookup(tf_variable(table), ids + tf.constant(offsets, tf.int32))
             parts.append(tf.reshape(rows, [-1, len(names) * width]))
         if self.features.numeric:

@@ -1,0 +1,79 @@
+"""Held-out readings and the early stopping on them."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_model, make_rows
+from tfmtl.callbacks import BestReading, HeldOutReadings, Reading
+
+
+class Noted(HeldOutReadings):
+    """Keeps each reading with the step it was made at."""
+
+    def __init__(self, readings):
+        super().__init__(readings)
+        self.found = []
+
+    def on_reading(self, reading):
+        self.found.append((self.model.steps_taken, reading))
+
+
+class Scripted(BestReading):
+    """Early stopping that is told what it reads."""
+
+    def __init__(self, losses, **options):
+        super().__init__({"like": 1.0, "click": 0.5}, **options)
+        self._losses = iter(losses)
+        self.kept_at = []
+
+    def on_reading(self, reading):
+        before = self._best
+        super().on_reading(Reading(np.array(next(self._losses)), np.full(2, np.nan)))
+        if self._best < before:
+            self.kept_at.append(self.model.net.get_weights())
+
+
+@pytest.mark.parametrize("readings", [1, 3, 4, 8])
+def test_readings_are_spread_evenly_and_end_with_the_epoch(readings):
+    model, callback = make_model(), Noted(readings)
+    batches = make_rows(240).batches(20)  # 12 steps
+    model.fit(batches, validation_data=batches, epochs=2, callbacks=[callback], verbose=0)
+    expected = [int(np.ceil(12 * (i + 1) / readings)) for i in range(readings)]
+    assert [step for step, _ in callback.found] == [*expected, *(12 + s for s in expected)]
+    last = callback.found[-1][1]
+    evaluated = model.evaluate(batches, verbose=0, return_dict=True)
+    np.testing.assert_allclose(
+        last.losses, [evaluated["like_loss"], evaluated["click_loss"]], rtol=1e-6
+    )
+
+
+def test_the_best_weighted_sum_is_kept_and_patience_ends_the_training():
+    # Sums 3, 2.5, 2 (best), 2, 3: an equal one is not better.
+    losses = [[2.0, 2.0], [1.0, 3.0], [1.5, 1.0], [1.0, 2.0], [3.0, 0.0], [0.0, 0.0]]
+    model, callback = make_model(), Scripted(losses, readings=2, patience=2)
+    batches = make_rows(80).batches(20)
+    history = model.fit(batches, epochs=9, callbacks=[callback], verbose=0)
+    assert len(history.epoch) == 3  # the fifth reading, within the third epoch
+    assert len(callback.kept_at) == 3
+    for kept, now in zip(callback.kept_at[-1], model.net.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, now)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weights": {"like": 0.0}}, "`weights` must have one above 0"),
+        ({"weights": {"like": 1.0}, "patience": 0}, "`patience` must be at least 1. Received: 0"),
+        ({"weights": {"like": 1.0}, "readings": 0}, "`readings` must be a positive integer"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BestReading(**arguments)
+
+
+def test_unknown_task_is_named_before_training():
+    model = make_model()
+    with pytest.raises(ValueError, match=r"`weights` names unknown tasks.*Received: \['share'\]"):
+        model.fit(make_rows(40).batches(20), callbacks=[BestReading({"share": 1.0})], verbose=0)
+    assert model.steps_taken == 0

@@ -1,0 +1,36 @@
+"""Every Python block of the README and of the documents runs, in order, in one namespace a file."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILES = [
+    path.relative_to(ROOT)
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if BLOCK.search(path.read_text())
+]
+
+
+def rows(n=96):
+    """What the documents call `train` and `held_out`: users, items and an age; likes and clicks."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "user": rng.integers(0, 10_000, n).astype("int32"),
+        "item": rng.integers(0, 5_000, n).astype("int32"),
+        "age": rng.normal(size=n).astype("float32"),
+    }
+    labels = {task: rng.integers(0, 2, n).astype("float32") for task in ("like", "click")}
+    return tf.data.Dataset.from_tensor_slices((columns, labels)).batch(32)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_code_blocks_run(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"train": rows(), "held_out": rows()}
+    for block in BLOCK.findall((ROOT / file).read_text()):
+        exec(compile(block, str(file), "exec"), namespace)

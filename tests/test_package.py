@@ -1,0 +1,119 @@
+"""The package as a whole: links, names, docstrings, registrations, the wheel."""
+
+import importlib
+import inspect
+import pathlib
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import keras
+import pytest
+
+import tfmtl
+from tfmtl import balancers
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "tfmtl"
+MODULES = [
+    each.name
+    for each in pkgutil.walk_packages(tfmtl.__path__, "tfmtl.")
+    if each.name != "tfmtl.__main__"
+]
+
+#: A balancer of every class, with arguments other than the defaults.
+EXAMPLES = {
+    "EqualWeights": lambda: balancers.EqualWeights(name="even"),
+    "FixedWeights": lambda: balancers.FixedWeights({"like": 2.0, "click": 0.5}),
+    "NMT": lambda: balancers.NMT(
+        ["click", "like"], variant="paper", tolerance={"like": 0.1, "click": 0.0}, patience=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["models", "losses"])
+def test_the_links_at_the_top_lead_into_the_package(name):
+    link = ROOT / name
+    assert link.is_symlink()
+    assert link.resolve() == PACKAGE / name
+    assert not pathlib.Path(link.readlink()).is_absolute()
+
+
+@pytest.mark.parametrize("name", ["tfmtl", *MODULES])
+def test_what_is_public_has_a_docstring(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for public, thing in vars(module).items():
+        own = getattr(thing, "__module__", None) == name and not public.startswith("_")
+        if own and (inspect.isclass(thing) or inspect.isfunction(thing)):
+            assert thing.__doc__, f"{name}.{public}"
+
+
+def test_exported_names_are_there():
+    for name in ["tfmtl", *MODULES]:
+        module = importlib.import_module(name)
+        for public in getattr(module, "__all__", []):
+            assert hasattr(module, public), f"{name}.{public}"
+
+
+def test_one_module_alone_asks_for_versions():
+    # To write a version down, as `"keras": keras.__version__`, is not to ask for it.
+    asks = re.compile(r"KERAS_3|\b(?<!\": )(keras|tf|np)\.(__version__|version\b)|version_utils")
+    found = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if asks.search(path.read_text())
+    ]
+    assert found == ["compat.py"]
+
+
+def test_every_balancer_has_an_example_here():
+    assert set(EXAMPLES) == set(balancers.BALANCERS)
+    assert set(balancers.BALANCERS) <= set(balancers.__all__)
+
+
+@pytest.mark.parametrize("name", balancers.BALANCERS)
+def test_a_balancer_survives_serialisation(name):
+    balancer = EXAMPLES[name]()
+    assert type(balancer) is balancers.BALANCERS[name]
+    config = keras.saving.serialize_keras_object(balancer)
+    for again in (balancers.get(config), keras.saving.deserialize_keras_object(config)):
+        assert type(again) is type(balancer)
+        assert again.get_config() == balancer.get_config()
+    assert config["registered_name"] == f"tfmtl>{name}"
+
+
+@pytest.mark.parametrize("name", balancers.BALANCERS)
+def test_a_name_gets_a_balancer_or_says_what_is_missing(name):
+    try:
+        assert type(balancers.get(name)) is balancers.BALANCERS[name]
+    except ValueError as error:
+        assert "pass the object" in str(error)
+    given = EXAMPLES[name]()
+    assert balancers.get(given) is given
+    assert type(balancers.get(None)) is balancers.EqualWeights
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_the_package_and_nothing_else(tmp_path):
+    # A copy, because a build leaves folders beside what it builds.
+    source = tmp_path / "source"
+    shutil.copytree(PACKAGE, source / "tfmtl", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("models", "losses"):
+        (source / name).symlink_to((ROOT / name).readlink())
+    options = ["--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run(
+        [sys.executable, "-m", "build", *options, str(source)], check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"tfmtl", f"tfmtl-{tfmtl.__version__}.dist-info"}
+    modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
+    assert modules <= set(names)
+    assert "tfmtl/py.typed" in names
