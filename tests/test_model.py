@@ -71,6 +71,32 @@ def test_fixed_weights_are_keras_loss_weights(optimizer):
         np.testing.assert_allclose(history.history[key], expected.history[key], rtol=1e-4)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adagrad", "rmsprop"])
+def test_rows_of_a_table_train_as_a_dense_matrix_does(optimizer):
+    ids = np.array([3, 1, 3, 3, 0, 1, 2, 3], "int32")  # several of them twice in a batch
+    labels = {"like": (ids > 1).astype("float32"), "click": (ids % 2).astype("float32")}
+
+    def end(first, x):
+        inputs = {"x": keras.Input(x.shape[1:], dtype=x.dtype.name, name="x")}
+        hidden = keras.layers.Flatten()(first(inputs["x"]))
+        towers = [keras.layers.Dense(1, "sigmoid", name=task) for task in labels]
+        for seed, tower in enumerate(towers):
+            tower.kernel_initializer = keras.initializers.GlorotUniform(seed=seed)
+        net = keras.Model(inputs, {tower.name: tower(hidden) for tower in towers})
+        model = make_model(net=net, optimizer=optimizer)
+        model.fit({"x": x}, labels, batch_size=4, epochs=4, shuffle=False, verbose=0)
+        return net.get_weights()
+
+    initial = keras.initializers.RandomNormal(seed=3)
+    sparse = end(keras.layers.Embedding(4, 3, embeddings_initializer=initial), ids[:, None])
+    dense = end(
+        keras.layers.Dense(3, use_bias=False, kernel_initializer=initial),
+        np.eye(4, dtype="float32")[ids],
+    )
+    for one, other in zip(sparse, dense, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def three_kinds():
     """A functional model with one output of each kind, and arrays for it."""
     x = keras.Input((5,), name="x")

@@ -125,6 +125,16 @@ def unscale_gradients(optimizer, gradients: Sequence) -> list:
     return list(gradients) if unscale is None else unscale(gradients)
 
 
+def for_optimizer(gradient):
+    """A gradient in the form that the optimizer steps right by.
+
+    Where an id occurs twice in a batch, Keras 3's optimizers would square its rows one by one
+    instead of their sum. They write the whole table anyway, so it costs nothing to hand it over
+    dense. Keras 2.15 merges the rows itself.
+    """
+    return tf.convert_to_tensor(gradient) if KERAS_3 else gradient
+
+
 #: Keras' own indexable data set.
 PyDataset = keras.utils.PyDataset if KERAS_3 else keras.utils.Sequence
 

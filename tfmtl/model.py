@@ -326,7 +326,11 @@ class MultiTaskModel(keras.Model):
     def _apply(self, update, variables, losses, misfits) -> None:
         """Take the step, unless a loss is not finite or a label not in its domain."""
         update = compat.unscale_gradients(self.optimizer, update)
-        pairs = [(g, v) for g, v in zip(update, variables, strict=True) if g is not None]
+        pairs = [
+            (compat.for_optimizer(g), v)
+            for g, v in zip(update, variables, strict=True)
+            if g is not None
+        ]
         fault = tf.stack([~tf.math.is_finite(losses), misfits > 0])  # [kind, task]
         # With several steps an execution, those behind a bad one are skipped as well.
         stopped = self._fault[0] >= 0
