@@ -39,8 +39,9 @@ class NMT(Balancer):
               \Big(f_k + \sum_j \lambda_j \big(f_j - f_j(\theta^*) - r_j\big)\Big).
 
     All stages run in one ``fit``. A stage ends when ``patience`` readings brought nothing better,
-    or with its share of the epochs: the readings left, divided by the stages left. The optimizer
-    starts each stage with fresh state.
+    or with its share of the epochs: the readings left, divided by the stages left. As long as no
+    reading satisfied the constraints it is not given up early. The optimizer starts each stage
+    with fresh state.
 
     Two variants:
 
@@ -255,7 +256,9 @@ class NMT(Balancer):
             self._best_risks.assign(risks)
         wait = 0 if better else wait + 1
         over = count + 1 >= allowed or (
-            wait >= self.patience and count + 1 >= self._least_readings()
+            wait >= self.patience
+            and count + 1 >= self._least_readings()
+            and not self._best.numpy()[0]
         )
         self._counters.assign([count + 1, wait, total + 1, allowed, planned])
         if held_out:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tfmtl.experiments.runs import UNFINISHED, Run, execute, write_csv
 from tfmtl.experiments.settings import load
+from tfmtl.experiments.tables import trains
 
 #: An unfinished run's folder that was not written to for so long (seconds) belongs to nobody.
 ABANDONED = 24 * 3600
@@ -115,6 +116,8 @@ def _begin(queue, stop) -> None:
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(2)
+    # Every run has a graph of its own, which TensorFlow takes for retracing and warns of.
+    tf.get_logger().setLevel("ERROR")
     _worker.update(queue=queue)
 
 
@@ -148,6 +151,8 @@ def _record(store: pathlib.Path, run: Run) -> dict:
 def _line(record: Mapping) -> str:
     """A finished run in a line, also for logs, where no bar is drawn."""
     aucs = ", ".join(
-        f"{task} {record[f'auc_{task}']:.4f}" for task in str(record["tasks"]).split(">")
+        f"{task} {record[f'auc_{task}']:.4f}"
+        for task in str(record["tasks"]).split(">")
+        if trains(record["method"], task)
     )
     return f"{record['method']}, seed {record['seed']}: {aucs} ({record['seconds']:.0f} s)"
