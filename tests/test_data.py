@@ -361,14 +361,9 @@ def test_the_real_kuairand():
 # --- Census-income ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def census_splits():
-    return data.census_income()
-
-
 @needs_census
-def test_census_rows_and_rates(census_splits):
-    splits = census_splits
+def test_census_rows_and_rates(census):
+    splits = census
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [159618, 39905, 99762]
     for rows in (splits.train, splits.validation, splits.test):
         rates = [rows.labels["income"].mean(), rows.labels["never_married"].mean()]
@@ -377,8 +372,8 @@ def test_census_rows_and_rates(census_splits):
 
 
 @needs_census
-def test_census_inputs(census_splits):
-    splits = census_splits
+def test_census_inputs(census):
+    splits = census
     names = {*splits.features.categorical, *splits.features.numeric}
     assert set(splits.train.columns) == names
     assert not names & {"income", "marital_stat", "instance_weight"}
@@ -392,9 +387,9 @@ def test_census_inputs(census_splits):
 
 
 @needs_census
-def test_no_census_column_tells_a_label_alone(census_splits):
-    rows = census_splits.train
-    for name in census_splits.features.categorical:
+def test_no_census_column_tells_a_label_alone(census):
+    rows = census.train
+    for name in census.features.categorical:
         counts = np.bincount(rows.columns[name])
         ones = np.bincount(rows.columns[name], rows.labels["income"])
         assert np.maximum(ones, counts - ones).sum() < 0.95 * len(rows), name

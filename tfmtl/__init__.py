@@ -1,6 +1,6 @@
 """Multi-task ranking models in Keras: balance the tasks, or put one first."""
 
-from tfmtl import balancers, callbacks, data, losses, metrics, models
+from tfmtl import balancers, callbacks, data, losses, metrics, models, optimizers
 from tfmtl.features import FeatureSpec
 from tfmtl.model import MultiTaskModel
 
@@ -15,4 +15,5 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "optimizers",
 ]

@@ -14,11 +14,11 @@ KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
 
 
 def tf_variable(variable) -> tf.Variable:
-    """The ``tf.Variable`` behind a Keras variable (Keras 2.15 hands it out as it is).
+    """The ``tf.Variable`` behind a Keras variable; one of TensorFlow's is handed back as it is.
 
     Keras 3's public ``value`` would cast all of it under mixed precision.
     """
-    return variable._value if KERAS_3 else variable
+    return getattr(variable, "_value", variable) if KERAS_3 else variable
 
 
 def variable_name(variable) -> str:
@@ -66,6 +66,27 @@ def reset_optimizer(optimizer, trainable_variables: Sequence) -> None:
     for mine, fresh in zip(optimizer_variables(optimizer), optimizer_variables(twin), strict=True):
         if "learning_rate" not in variable_name(mine):
             mine.assign(fresh)
+
+
+def learning_rate(optimizer):
+    """The learning rate of the step to come, a scalar; a schedule's value where there is one."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return rate(optimizer.iterations)
+    return tf.convert_to_tensor(tf_variable(rate))
+
+
+def slot(optimizer, name: str, variable):
+    """What an optimizer that is built keeps for a variable, from its list of that name."""
+    if KERAS_3:
+        return getattr(optimizer, name)[optimizer._get_variable_index(variable)]
+    return getattr(optimizer, name)[optimizer._index_dict[optimizer._var_key(variable)]]
+
+
+def weight_decay(optimizer, variable) -> float:
+    """How much of a variable an optimizer takes away in a step, per unit of learning rate."""
+    decay = optimizer.weight_decay
+    return decay if decay and optimizer._use_weight_decay(variable) else 0.0
 
 
 def get_loss(identifier):
@@ -132,7 +153,7 @@ def for_optimizer(gradient):
     instead of their sum. They write the whole table anyway, so it costs nothing to hand it over
     dense. Keras 2.15 merges the rows itself.
     """
-    return tf.convert_to_tensor(gradient) if KERAS_3 else gradient
+    return tf.convert_to_tensor(gradient) if KERAS_3 and gradient is not None else gradient
 
 
 #: Keras' own indexable data set.

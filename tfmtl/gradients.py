@@ -26,6 +26,18 @@ def replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def assign(variable: tf.Variable, value) -> None:
+    """Put a value, the same on every replica, into a variable."""
+    if replicas() == 1:
+        variable.assign(value)
+        return
+
+    def update(strategy, variable, value):
+        return strategy.extended.update(variable, lambda v, new: v.assign(new), args=(value,))
+
+    tf.distribute.get_replica_context().merge_call(update, args=(variable, value))
+
+
 def gramian(task_gradients: Sequence[Sequence]) -> tf.Tensor:
     """Inner products of the tasks' gradients.
 
@@ -61,6 +73,13 @@ def weighted_sum(gradients: Sequence, weights: tf.Tensor):
             present[0][0].dense_shape,
         )
     return tf.add_n([tf.cast(w, g.dtype) * tf.convert_to_tensor(g) for g, w in present])
+
+
+def stack(gradients: Sequence) -> tf.Tensor:
+    """The tasks' gradients of one variable, dense, ``[tasks, ...]``; zeros for a task without."""
+    dense = [None if each is None else tf.convert_to_tensor(each) for each in gradients]
+    like = next(each for each in dense if each is not None)
+    return tf.stack([tf.zeros_like(like) if each is None else each for each in dense])
 
 
 def _flatten(gradient):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +17,25 @@ from tfmtl.objectives import LossSums, Objectives
 
 #: Kinds of fault: a loss in training, a label in training or in evaluation.
 NOT_FINITE, TRAINED_LABEL, EVALUATED_LABEL = range(3)
+
+
+class _Step(NamedTuple):
+    """What a training step has recorded.
+
+    Args:
+        together: the tape of all losses, persistent.
+        apart: a tape for each task, for a balancer that reads more than losses.
+        objectives: the tasks' losses ``[tasks]`` and, behind them, what the backbone's
+            regularisers add: this replica's share, scaled for float16.
+        each_task: the tasks' losses again, as scalars.
+        losses: ``[tasks]``, of the global batch, finite.
+    """
+
+    together: tf.GradientTape
+    apart: list[tf.GradientTape]
+    objectives: list
+    each_task: list
+    losses: tf.Tensor
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -130,15 +150,18 @@ class MultiTaskModel(keras.Model):
 
     def _is_shared(self) -> list[bool]:
         """For each trainable variable whether it is shared."""
-        variables = self.net.trainable_variables
-        if self._shared_ids is not None:
-            return [id(each) in self._shared_ids for each in variables]
         reached = [self._reach[task] for task in self.tasks or self._reach]
-        return [sum(id(each) in task for task in reached) > 1 for each in variables]
+        counts = [sum(id(v) in task for task in reached) for v in self.net.trainable_variables]
+        if self._shared_ids is None:
+            return [count > 1 for count in counts]
+        return [
+            count > 0 and id(v) in self._shared_ids
+            for count, v in zip(counts, self.net.trainable_variables, strict=True)
+        ]
 
     @property
     def shared_variables(self) -> list:
-        """The trainable variables that at least two tasks reach (or that ``shared`` names)."""
+        """The trainable variables that two tasks reach, or one and ``shared`` names them."""
         variables = self.net.trainable_variables
         return [v for v, shared in zip(variables, self._is_shared(), strict=True) if shared]
 
@@ -186,6 +209,7 @@ class MultiTaskModel(keras.Model):
         balancer.check_tasks(objectives.tasks)
         optimizer = keras.optimizers.get(optimizer)
         compat.check_learning_rate(optimizer)
+        balancer.check_optimizer(optimizer)
         if self._signature is not None:
             self._fit_together(objectives, balancer)
         extra = {} if jit_compile is None else {"jit_compile": jit_compile}
@@ -209,7 +233,7 @@ class MultiTaskModel(keras.Model):
             "jit_compile": jit_compile,
         }
         if self._signature is not None:
-            compat.build_optimizer(self.optimizer, self.net.trainable_variables)
+            self._build_state()
 
     def _fit_together(self, objectives: Objectives, balancer: balancers.Balancer) -> None:
         """Check that tasks, backbone and balancer fit, once the backbone is built."""
@@ -221,7 +245,11 @@ class MultiTaskModel(keras.Model):
                 "Every task must reach a trainable variable of the backbone. "
                 f"Received tasks that reach none: {lost}"
             )
-        balancer.bind(objectives.tasks, self.net.weights)
+
+    def _build_state(self) -> None:
+        """Create what optimizer and balancer keep for the variables, once all are known."""
+        compat.build_optimizer(self.optimizer, self.net.trainable_variables)
+        self.balancer.bind(self.tasks, self.net.weights, self.shared_variables, self.optimizer)
 
     @property
     def trainable_variables(self):
@@ -270,67 +298,197 @@ class MultiTaskModel(keras.Model):
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        per_task = self.balancer.reads == "gramian"
+        balancer = self.balancer
         with contextlib.ExitStack() as stack:
-            # The last one is for what the backbone's regularisers add.
-            tapes = [
+            # One for all losses at once, and where they are asked for, one for each task.
+            together = stack.enter_context(tf.GradientTape(persistent=True))
+            apart = [
                 stack.enter_context(tf.GradientTape())
-                for _ in range(len(self.tasks) + 1 if per_task else 1)
+                for _ in (() if balancer.reads == "losses" else self.tasks)
             ]
             predictions = self.net(x, training=True)
             share = self._global_sums(y, predictions, sample_weight, update=True)
-            losses = gradients.sum_over_replicas(tf.stop_gradient(share.means))
             penalty = [tf.add_n(self.net.losses)] if self.net.losses else []
             penalty = [tf.cast(each, tf.float32) / gradients.replicas() for each in penalty]
-            if per_task:
-                objectives = [share.means[i] for i in range(len(self.tasks))] + penalty
-            else:
-                weights = tf.stop_gradient(self.balancer(losses))
-                # A weight of 0 must silence a task whatever its loss.
-                parts = tf.math.multiply_no_nan(share.means, weights)
-                objectives = [tf.add_n([tf.reduce_sum(parts), *penalty])]
+            objectives = [share.means, *penalty]
             objectives = [compat.scale_loss(self.optimizer, each) for each in objectives]
-        variables = self.net.trainable_variables
-        watched = [compat.tf_variable(variable) for variable in variables]
-        found = [
-            tape.gradient(objective, watched)
-            for tape, objective in zip(tapes, objectives)  # no tape is asked without a penalty
-        ]
-        update = self._mix(losses, found) if per_task else found[0]
-        self._apply(update, variables, losses, share.misfits)
+            each_task = [objectives[0][i] for i in range(len(self.tasks))]
+        losses = gradients.sum_over_replicas(share.means)
+        step = _Step(together, apart, objectives, each_task, _finite(losses))
+        if balancer.reads == "updates":
+            self._step_by_updates(step, losses, share.misfits)
+        else:
+            self._apply(self._update(step), losses, share.misfits)
+        if balancer.looks_back:
+            after = self._global_sums(y, self.net(x, training=True), sample_weight, update=False)
+            after = gradients.sum_over_replicas(after.means)
+            balancer.look_back(step.losses, _finite(after))
         self._objectives.track(LossSums(losses * share.counts, share.counts, share.misfits))
         return self.get_metrics_result()
 
-    def _mix(self, losses, found):
-        """One gradient from those of the tasks and, behind them, of the penalty.
+    def _update(self, step: _Step) -> list:
+        """What the optimizer is given for each trainable variable."""
+        balancer = self.balancer
+        if balancer.reads == "losses":
+            return self._of_all(step, tf.stop_gradient(balancer(step.losses)), everywhere=True)
+        if balancer.reads == "gradients":
+            return self._of_each(step, self._drop)
+        if balancer.update_every == 1:
+            return self._of_each(step, self._weigh)
+        due = balancer.due()
+        if gradients.replicas() > 1:
+            # Replicas cannot meet inside a branch: they search in every step, and undo it.
+            return self._of_each(step, functools.partial(self._weigh_if, due))
+        present: list[bool] = []
 
-        The weights, from the tasks' gradients over the shared variables, reach these alone.
-        """
-        shared = self._is_shared()
-        only_shared = gradients.sum_over_replicas(
-            [
-                [g for g, is_shared in zip(each, shared, strict=True) if is_shared]
-                for each in found[: len(self.tasks)]
-            ]
+        def without_none(update):
+            present[:] = [each is not None for each in update]
+            return [each for each in update if each is not None]
+
+        found = iter(
+            tf.cond(
+                due,
+                lambda: without_none(self._of_each(step, self._weigh)),
+                lambda: without_none(self._of_all(step, balancer.last())),
+            )
         )
-        scale = compat.scale_loss(self.optimizer, tf.ones([]))
-        gramian = gradients.gramian(only_shared) / scale**2
-        weights = tf.stop_gradient(self.balancer(losses, gramian))
-        ones = tf.ones([len(found)])
-        weights = tf.concat([weights, ones[len(self.tasks) :]], axis=0)
+        return [next(found) if there else None for there in present]
+
+    def _of_all(self, step: _Step, weights, *, everywhere: bool = False) -> list:
+        """The gradients of the weighted loss in one backward pass.
+
+        The weights reach the shared variables alone, or every variable.
+        """
+        variables = self.net.trainable_variables
+        shared = [everywhere or is_shared for is_shared in self._is_shared()]
+        update: dict[int, Any] = {}
+        for factors, wanted in ((weights, True), (tf.ones_like(weights), False)):
+            chosen = [i for i, is_shared in enumerate(shared) if is_shared is wanted]
+            found = step.together.gradient(
+                step.objectives,
+                [compat.tf_variable(variables[i]) for i in chosen],
+                output_gradients=[factors, *(tf.ones([]) for _ in step.objectives[1:])],
+            )
+            update.update(zip(chosen, found, strict=True))
+        return [compat.for_optimizer(update[i]) for i in range(len(variables))]
+
+    def _of_each(self, step: _Step, combine: Callable) -> list:
+        """The gradients of the tasks one by one, those of the shared variables combined."""
+        shared = self._is_shared()
+        watched = [compat.tf_variable(each) for each in self.net.trainable_variables]
+        found = [
+            tape.gradient(objective, watched)
+            for tape, objective in zip(step.apart, step.each_task, strict=True)
+        ]
+        penalties = (
+            step.together.gradient(step.objectives[1:], watched)
+            if step.objectives[1:]
+            else [None] * len(watched)
+        )
+        columns = [list(column) for column in zip(*found, strict=True)]
+        combined = iter(
+            combine(step, [c for c, is_shared in zip(columns, shared, strict=True) if is_shared])
+        )
+        ones = [1.0] * len(found)
+        update = [
+            next(combined) if is_shared else gradients.weighted_sum(column, ones)
+            for column, is_shared in zip(columns, shared, strict=True)
+        ]
         return [
-            gradients.weighted_sum(column, weights if is_shared else ones)
-            for column, is_shared in zip(zip(*found, strict=True), shared, strict=True)
+            compat.for_optimizer(gradients.weighted_sum(both, [1.0, 1.0]))
+            for both in zip(update, penalties, strict=True)
         ]
 
-    def _apply(self, update, variables, losses, misfits) -> None:
-        """Take the step, unless a loss is not finite or a label not in its domain."""
-        update = compat.unscale_gradients(self.optimizer, update)
-        pairs = [
-            (compat.for_optimizer(g), v)
-            for g, v in zip(update, variables, strict=True)
-            if g is not None
+    def _gramian(self, columns):
+        """Of the tasks' gradients over the shared variables, summed over replicas."""
+        scale = compat.scale_loss(self.optimizer, tf.ones([]))
+        summed = gradients.sum_over_replicas(columns)
+        return _finite(gradients.gramian([list(task) for task in zip(*summed)]) / scale**2)
+
+    def _weigh(self, step: _Step, columns) -> list:
+        weights = tf.stop_gradient(self.balancer(step.losses, self._gramian(columns)))
+        return [gradients.weighted_sum(column, weights) for column in columns]
+
+    def _weigh_if(self, due, step: _Step, columns) -> list:
+        """As in a search that is due, else with the last weights and nothing changed."""
+        state = [compat.tf_variable(variable) for variable in self.balancer.variables]
+        before = [tf.identity(variable) for variable in state]
+        last = self.balancer.last()
+        weights = tf.where(due, self.balancer(step.losses, self._gramian(columns)), last)
+        for variable, kept in zip(state, before, strict=True):
+            variable.assign(tf.where(due, variable, kept))
+        return [gradients.weighted_sum(column, weights) for column in columns]
+
+    def _drop(self, step: _Step, columns) -> list:
+        """What a balancer makes of the gradients entry by entry, shared among the replicas."""
+        stacked = [gradients.stack(column) for column in gradients.sum_over_replicas(columns)]
+        found = self.balancer(step.losses, stacked)
+        return [each / gradients.replicas() for each in found]
+
+    def _step_by_updates(self, step: _Step, losses, misfits) -> None:
+        """A step of a balancer that weighs what the optimizer would do for each task."""
+        balancer = self.balancer
+        shifts: list = []
+
+        def combine(step, columns):
+            scale = compat.scale_loss(self.optimizer, tf.ones([]))
+            stacked = [
+                tf.cast(gradients.stack(column), tf.float32) / scale
+                for column in gradients.sum_over_replicas(columns)
+            ]
+            weights, found = balancer.balance(
+                step.losses, [_finite(each) for each in stacked], self.shared_variables, optimizer
+            )
+            shifts[:] = found if balancer.moments == "after" else []
+            return [gradients.weighted_sum(column, weights) for column in columns]
+
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if balancer.update_every == 1 or balancer.own_moments:
+            self._apply(self._of_each(step, combine), losses, misfits, shifts)
+            return
+        due = balancer.due()
+        if gradients.replicas() == 1:
+            tf.cond(
+                due,
+                lambda: self._apply(self._of_each(step, combine), losses, misfits, shifts),
+                lambda: self._apply(self._of_all(step, balancer.last()), losses, misfits),
+            )
+            return
+        state = [compat.tf_variable(variable) for variable in balancer.variables]
+        before, last = [tf.identity(variable) for variable in state], balancer.last()
+        searched = self._of_each(step, combine)
+        for variable, kept in zip(state, before, strict=True):
+            variable.assign(tf.where(due, variable, kept))
+        kept = self._of_all(step, last)
+        update = [
+            None
+            if new is None
+            else tf.where(due, tf.convert_to_tensor(new), tf.convert_to_tensor(old))
+            for new, old in zip(searched, kept, strict=True)
         ]
+        self._apply(update, losses, misfits, shifts, due)
+
+    def _shift(self, optimizer, shifts, before, rate, wanted) -> None:
+        """Put the shared variables where the balancer moves them, not where the optimizer did."""
+        for variable, shift, value in zip(self.shared_variables, shifts, before, strict=True):
+            there = compat.tf_variable(variable)
+            value = tf.cast(value, tf.float32)
+            moved = value * (1 - rate * compat.weight_decay(optimizer, variable)) - rate * shift
+            moved = tf.where(wanted & tf.reduce_all(tf.math.is_finite(moved)), moved, there)
+            gradients.assign(there, tf.cast(moved, there.dtype))
+
+    def _apply(self, update, losses, misfits, shifts=(), shifting=True) -> None:
+        """Take the step, unless a loss is not finite or a label not in its domain.
+
+        Args:
+            update: what the optimizer is given for each trainable variable.
+            losses, misfits: ``[tasks]``, of the global batch.
+            shifts: for each shared variable what moves it in the optimizer's place.
+            shifting: whether it does.
+        """
+        update = compat.unscale_gradients(self.optimizer, update)
+        variables = self.net.trainable_variables
+        pairs = [(g, v) for g, v in zip(update, variables, strict=True) if g is not None]
         fault = tf.stack([~tf.math.is_finite(losses), misfits > 0])  # [kind, task]
         # With several steps an execution, those behind a bad one are skipped as well.
         stopped = self._fault[0] >= 0
@@ -342,7 +500,12 @@ class MultiTaskModel(keras.Model):
         noted = self._fault.assign(tf.where(sound | stopped, self._fault, found))
 
         def apply():
+            inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            before = [tf.identity(compat.tf_variable(v)) for v in self.shared_variables if shifts]
+            rate = tf.cast(compat.learning_rate(inner), tf.float32) if shifts else None
             self.optimizer.apply_gradients(pairs)
+            if shifts:
+                self._shift(inner, shifts, before, rate, shifting)
 
         if gradients.replicas() == 1:
             tf.cond(sound, apply, lambda: None)
@@ -464,7 +627,7 @@ class MultiTaskModel(keras.Model):
                 with self.distribute_strategy.scope():
                     self._build_from_spec(_spec_of(x))
                     self._fit_together(self._objectives, self.balancer)
-                    compat.build_optimizer(self.optimizer, self.net.trainable_variables)
+                    self._build_state()
             predictions = self.net(x, training=False)
             self._objectives.sums(y, predictions, sample_weight)
             self._check_labels(y)
@@ -588,6 +751,11 @@ class MultiTaskModel(keras.Model):
         if self._signature is None:
             raise ValueError("`export` needs a built model: call `fit`, or the model on a batch.")
         export.export(self.net, self._signature, filepath, **kwargs)
+
+
+def _finite(values):
+    """Values with 0 for what is not finite: such a step is not taken."""
+    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
 
 
 def _spec_of(value):

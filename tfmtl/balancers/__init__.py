@@ -4,14 +4,53 @@ from __future__ import annotations
 
 import keras
 
+from tfmtl.balancers.adatask import AdaTask
+from tfmtl.balancers.banditmtl import BanditMTL
 from tfmtl.balancers.base import Balancer
+from tfmtl.balancers.cagrad import CAGrad
+from tfmtl.balancers.dwa import DWA
+from tfmtl.balancers.emtl import EMTL
 from tfmtl.balancers.equal_weights import EqualWeights
+from tfmtl.balancers.famo import FAMO
 from tfmtl.balancers.fixed_weights import FixedWeights
+from tfmtl.balancers.graddrop import GradDrop
+from tfmtl.balancers.gradnorm import GradNorm
+from tfmtl.balancers.imtlg import IMTLG
+from tfmtl.balancers.imtll import IMTLL
+from tfmtl.balancers.mgda import MGDA
+from tfmtl.balancers.nashmtl import NashMTL
 from tfmtl.balancers.nmt import NMT
+from tfmtl.balancers.pcgrad import PCGrad
+from tfmtl.balancers.pub import PUB
+from tfmtl.balancers.rlw import RLW
+from tfmtl.balancers.si import SI
+from tfmtl.balancers.uncertainty import Uncertainty
 
 #: Every balancer by the name that :func:`get` takes.
 BALANCERS: dict[str, type[Balancer]] = {
-    balancer.__name__: balancer for balancer in (EqualWeights, FixedWeights, NMT)
+    balancer.__name__: balancer
+    for balancer in (
+        AdaTask,
+        BanditMTL,
+        CAGrad,
+        DWA,
+        EMTL,
+        EqualWeights,
+        FAMO,
+        FixedWeights,
+        GradDrop,
+        GradNorm,
+        IMTLG,
+        IMTLL,
+        MGDA,
+        NMT,
+        NashMTL,
+        PCGrad,
+        PUB,
+        RLW,
+        SI,
+        Uncertainty,
+    )
 }
 
 
@@ -45,4 +84,28 @@ def get(identifier: str | dict | Balancer | None) -> Balancer:
         ) from error
 
 
-__all__ = ["BALANCERS", "NMT", "Balancer", "EqualWeights", "FixedWeights", "get"]
+__all__ = [
+    "BALANCERS",
+    "DWA",
+    "EMTL",
+    "FAMO",
+    "IMTLG",
+    "IMTLL",
+    "MGDA",
+    "NMT",
+    "PUB",
+    "RLW",
+    "SI",
+    "AdaTask",
+    "Balancer",
+    "BanditMTL",
+    "CAGrad",
+    "EqualWeights",
+    "FixedWeights",
+    "GradDrop",
+    "GradNorm",
+    "NashMTL",
+    "PCGrad",
+    "Uncertainty",
+    "get",
+]

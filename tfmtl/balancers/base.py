@@ -25,11 +25,23 @@ class Balancer(keras.layers.Layer):
 
     With ``reads = "losses"`` one backward pass of the weighted loss is made and the weights reach
     every variable. With ``reads = "gramian"`` each task's gradient is taken, the weights reach the
-    shared variables alone, and a task's own variables follow their own, unweighted loss.
+    shared variables alone, and a task's own variables follow their own, unweighted loss. With
+    ``reads = "gradients"`` the balancer is called with the gradients themselves and returns one
+    gradient for each shared variable (:class:`~tfmtl.balancers.GradDrop`). With
+    ``reads = "updates"`` it is a :class:`~tfmtl.balancers.updates.UpdateBalancer`.
+
+    A task without a label in the batch has a loss of 0, and so has one whose loss is not finite:
+    that step is not taken.
     """
 
-    #: What :meth:`call` needs: ``"losses"`` or ``"gramian"``.
+    #: What :meth:`call` needs: ``"losses"``, ``"gramian"``, ``"gradients"`` or ``"updates"``.
     reads = "losses"
+
+    #: Whether :meth:`look_back` is called after each step, for one more forward pass.
+    looks_back = False
+
+    #: With ``reads = "gramian"``: the weights are searched every so many steps.
+    update_every = 1
 
     def __init__(self, **kwargs):
         # Weights are found in float32 whatever the model computes in.
@@ -37,12 +49,20 @@ class Balancer(keras.layers.Layer):
         self.tasks: tuple[str, ...] = ()
         self._bound: list[tuple] = []
 
-    def bind(self, tasks: Sequence[str], variables: Sequence = ()) -> None:
+    def bind(
+        self,
+        tasks: Sequence[str],
+        variables: Sequence = (),
+        shared: Sequence = (),
+        optimizer=None,
+    ) -> None:
         """Tell the balancer what it balances, and create its state.
 
         Args:
             tasks: their names, in the order of its inputs.
             variables: the backbone's, for a method that keeps something for each of them.
+            shared: those that the tasks share, and
+            optimizer: that of the model, for a method that keeps what the optimizer would.
 
         Raises:
             ValueError: an argument of the balancer does not fit the tasks.
@@ -64,6 +84,9 @@ class Balancer(keras.layers.Layer):
     def check_tasks(self, tasks: tuple[str, ...]) -> None:
         """Raise ``ValueError`` where an argument does not fit the tasks."""
 
+    def check_optimizer(self, optimizer) -> None:
+        """Raise ``ValueError`` where the balancer cannot work with a Keras optimizer."""
+
     def build(self, input_shape) -> None:
         """Create the state; the tasks are known."""
         self.built = True
@@ -74,6 +97,9 @@ class Balancer(keras.layers.Layer):
 
     def call(self, losses, gramian=None):
         raise NotImplementedError
+
+    def look_back(self, losses, losses_after) -> None:
+        """Learn from the losses ``[tasks]`` of a batch before and after the step on it."""
 
     def total(self, losses):
         """The figure reported as ``loss``, from the tasks' mean losses ``[tasks]``: their sum."""

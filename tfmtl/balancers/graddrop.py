@@ -1,0 +1,82 @@
+"""Gradients masked by their sign."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tfmtl.balancers.base import Balancer
+from tfmtl.balancers.dice import Dice, check_seed
+
+
+@keras.saving.register_keras_serializable("tfmtl")
+class GradDrop(Balancer):
+    r"""Keeps, entry by entry, the tasks' gradients of one sign, drawn by their majority.
+
+    GradDrop (Chen et al., *Just Pick a Sign*, NeurIPS 2020, Algorithm 1): each entry has the
+    positive sign purity
+
+    .. math:: P = \tfrac12\Big(1 + \frac{\sum_i g_i}{\sum_i |g_i|}\Big);
+
+    with :math:`U` uniform on [0, 1], the tasks' positive entries are kept where :math:`P > U`,
+    their negative ones elsewhere, and summed. Departs from the paper, which drops gradients of a
+    layer's activations: these are the gradients of the shared variables, as in LibMTL. Every
+    entry is drawn for itself. A table's gradient becomes dense.
+
+    Args:
+        seed: of the draws.
+
+    Raises:
+        ValueError: ``seed`` is not an integer of 31 bits.
+    """
+
+    reads = "gradients"
+
+    def __init__(self, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = check_seed(seed)
+
+    def build(self, input_shape):
+        self._dice = Dice(self, self.seed)
+        self.built = True
+
+    def call(self, losses, gradients=None):
+        """One gradient from those of the tasks.
+
+        Args:
+            losses: ``[tasks]``.
+            gradients: for each shared variable its gradient by each task, ``[tasks, ...]``.
+
+        Returns:
+            For each shared variable one gradient.
+        """
+        seed = self._dice.roll()
+        found = []
+        for i, stacked in enumerate(gradients or ()):
+            total, size = tf.reduce_sum(stacked, 0), tf.reduce_sum(tf.abs(stacked), 0)
+            purity = 0.5 * (1 + tf.math.divide_no_nan(total, size))
+            mixed = tf.random.experimental.stateless_fold_in(seed, i)
+            drawn = tf.random.stateless_uniform(tf.shape(total), mixed, dtype=total.dtype)
+            kept = tf.where(purity > drawn, tf.nn.relu(stacked), -tf.nn.relu(-stacked))
+            found.append(tf.reduce_sum(kept, 0))
+        return found
+
+    def combine(self, jacobian):
+        """One gradient from those of the tasks.
+
+        Args:
+            jacobian: ``[tasks, parameters]``, float32 or float64.
+
+        Returns:
+            ``[parameters]``.
+        """
+        jacobian = tf.stop_gradient(tf.convert_to_tensor(jacobian))
+        if jacobian.shape.rank != 2:
+            raise ValueError(f"`jacobian` must be [tasks, parameters]. Received: {jacobian.shape}")
+        if not self.built:
+            with tf.init_scope():
+                self.bind([f"task_{i}" for i in range(jacobian.shape[0])])
+        return self.call(None, [jacobian])[0]
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}

@@ -1,0 +1,92 @@
+"""What balancers have in common that read the tasks' updates instead of their gradients."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfmtl import compat, optimizers
+from tfmtl.balancers.gramian import GramianBalancer
+from tfmtl.optimizers import clippy
+
+
+class UpdateBalancer(GramianBalancer):
+    """A balancer of what the optimizer would do for each task alone.
+
+    In a step that searches, each task's gradient over the shared variables is made into an update
+    by the optimizer's own formula and state; :meth:`weigh` finds the weights from the updates'
+    Gram matrix; the shared variables move along the weighted updates, and the optimizer's moments
+    advance with the weighted gradients. A task's own variables are the plain optimizer's, and so is
+    every step between searches.
+
+    The updates of all shared variables are dense, one for each task.
+    """
+
+    reads = "updates"
+
+    #: Whether each task has moments of its own, which takes its gradient in every step.
+    own_moments = False
+    #: Whether moments advance ``"after"`` or ``"before"`` the shared variables move.
+    moments = "after"
+    #: Whether each update is clipped as Clippy does.
+    clips = False
+
+    def __init__(self, update_every: int = 1, **kwargs):
+        super().__init__(update_every, **kwargs)
+        # For each shared variable its shape and the initial values of its slots.
+        self._planned: list[tuple] = []
+
+    def check_optimizer(self, optimizer) -> None:
+        """Raise ``ValueError`` for an optimizer whose updates are not known."""
+        optimizers.rule_of(optimizer)
+
+    def bind(self, tasks, variables=(), shared=(), optimizer=None):
+        if self.own_moments and optimizer is not None and not self.tasks:
+            rule = optimizers.rule_of(optimizer)
+            self._planned = [(tuple(variable.shape), rule.initial()) for variable in shared]
+        super().bind(tasks, variables, shared, optimizer)
+
+    def build(self, input_shape):
+        n = len(self.tasks)
+        self._moments = [
+            {
+                name: compat.add_state(self, f"moments_{i}_{name}", (n, *shape), initial=value)
+                for name, value in initial.items()
+            }
+            for i, (shape, initial) in enumerate(self._planned)
+        ]
+        super().build(input_shape)
+
+    def balance(self, losses, gradients, variables, optimizer):
+        """Weights and shifts of one step.
+
+        Args:
+            losses: ``[tasks]``.
+            gradients: for each shared variable its gradient by each task, ``[tasks, ...]``,
+                float32.
+            variables: the shared variables.
+            optimizer: a Keras optimizer that is built for them.
+
+        Returns:
+            The weights ``[tasks]``; for each shared variable what the learning rate is to multiply
+            and the variable to be lowered by.
+        """
+        rule = optimizers.rule_of(optimizer)
+        iteration = tf.cast(compat.tf_variable(optimizer.iterations), tf.float32)
+        rate = tf.cast(compat.learning_rate(optimizer), tf.float32)
+        updates = []
+        for i, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
+            slots = rule.read(variable)
+            if self.own_moments:
+                slots = {n: tf.convert_to_tensor(v) for n, v in self._moments[i].items()}
+            update, advanced = rule.step(gradient, slots, iteration)
+            if self.own_moments:
+                for name, moment in self._moments[i].items():
+                    moment.assign(advanced[name])
+            if self.clips:
+                value = tf.cast(compat.tf_variable(variable), tf.float32)
+                update = clippy.clip(update, value, rate)
+            updates.append(update)
+        flat = [tf.reshape(update, [len(self.tasks), -1]) for update in updates]
+        gramian = tf.add_n([tf.matmul(each, each, transpose_b=True) for each in flat])
+        weights = tf.stop_gradient(self(losses, gramian))
+        return weights, [tf.tensordot(weights, update, 1) for update in updates]

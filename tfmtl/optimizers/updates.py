@@ -1,0 +1,167 @@
+"""The update that a Keras optimizer makes of a gradient, without making it.
+
+A rule knows an optimizer's formula and where its slots are. It is what PUB calls f: from a gradient
+and slots to an update Δθ, which the learning rate is still to multiply, and new slots.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tfmtl import compat
+
+
+class Rule:
+    """The formula of one kind of optimizer.
+
+    Args:
+        optimizer: a Keras optimizer.
+    """
+
+    #: The slots of a variable: their names here, and the optimizer's lists of them.
+    slots: dict[str, str] = {}
+
+    def __init__(self, optimizer):
+        self._optimizer = optimizer
+
+    def names(self) -> list[str]:
+        """Of the slots that this optimizer has."""
+        return list(self.slots)
+
+    def read(self, variable) -> dict[str, tf.Tensor]:
+        """The slots of a variable."""
+        return {
+            name: tf.cast(
+                compat.tf_variable(compat.slot(self._optimizer, self.slots[name], variable)),
+                tf.float32,
+            )
+            for name in self.names()
+        }
+
+    def initial(self) -> dict[str, float]:
+        """What the slots begin with."""
+        return dict.fromkeys(self.names(), 0.0)
+
+    def step(self, gradient, slots: dict, iteration) -> tuple[tf.Tensor, dict]:
+        """An update and the slots behind it.
+
+        Args:
+            gradient: float32, of the variable's shape, or ``[tasks, ...]`` with slots that
+                broadcast with it.
+            slots: as from :meth:`read`.
+            iteration: how many steps were made before this one, float32.
+        """
+        raise NotImplementedError
+
+
+class AdamRule(Rule):
+    """Adam, AdamW, and Clippy before it clips."""
+
+    slots = {"m": "_momentums", "v": "_velocities"}
+
+    def step(self, gradient, slots, iteration):
+        first, second = self._optimizer.beta_1, self._optimizer.beta_2
+        m = first * slots["m"] + (1 - first) * gradient
+        v = second * slots["v"] + (1 - second) * gradient**2
+        count = iteration + 1
+        unbiased = tf.sqrt(1 - second**count) / (1 - first**count)
+        return unbiased * m / (tf.sqrt(v) + self._optimizer.epsilon), {"m": m, "v": v}
+
+
+class AdagradRule(Rule):
+    """AdaGrad."""
+
+    slots = {"sum": "_accumulators"}
+
+    def initial(self):
+        return {"sum": float(self._optimizer.initial_accumulator_value)}
+
+    def step(self, gradient, slots, iteration):
+        total = slots["sum"] + gradient**2
+        return gradient / tf.sqrt(total + self._optimizer.epsilon), {"sum": total}
+
+
+class RMSpropRule(Rule):
+    """RMSprop, with momentum and centred if the optimizer is."""
+
+    slots = {"v": "_velocities", "m": "_momentums", "mean": "_average_gradients"}
+
+    def names(self):
+        found = ["v"]
+        if self._optimizer.momentum > 0:
+            found.append("m")
+        if self._optimizer.centered:
+            found.append("mean")
+        return found
+
+    def step(self, gradient, slots, iteration):
+        rho = self._optimizer.rho
+        new = {"v": rho * slots["v"] + (1 - rho) * gradient**2}
+        spread = new["v"]
+        if "mean" in slots:
+            new["mean"] = rho * slots["mean"] + (1 - rho) * gradient
+            spread = spread - new["mean"] ** 2
+        update = gradient / tf.sqrt(spread + self._optimizer.epsilon)
+        if "m" in slots:
+            # Keras keeps the momentum of steps, learning rate included.
+            rate = tf.cast(compat.learning_rate(self._optimizer), tf.float32)
+            new["m"] = self._optimizer.momentum * slots["m"] + rate * update
+            update = tf.math.divide_no_nan(new["m"], rate)
+        return update, new
+
+
+class SGDRule(Rule):
+    """SGD, with or without momentum."""
+
+    slots = {"m": "momentums"}
+
+    def names(self):
+        return ["m"] if self._optimizer.momentum > 0 else []
+
+    def step(self, gradient, slots, iteration):
+        if "m" not in slots:
+            return gradient, {}
+        # Keras keeps the momentum of steps, learning rate included, pointing downhill.
+        rate = tf.cast(compat.learning_rate(self._optimizer), tf.float32)
+        momentum = self._optimizer.momentum
+        m = momentum * slots["m"] - rate * gradient
+        shift = momentum * m - rate * gradient if self._optimizer.nesterov else m
+        return -tf.math.divide_no_nan(shift, rate), {"m": m}
+
+
+_RULES: dict[type, type[Rule]] = {
+    keras.optimizers.Adam: AdamRule,
+    keras.optimizers.AdamW: AdamRule,
+    keras.optimizers.Adagrad: AdagradRule,
+    keras.optimizers.RMSprop: RMSpropRule,
+    keras.optimizers.SGD: SGDRule,
+}
+
+#: The optimizers whose updates are known.
+SUPPORTED = sorted(kind.__name__ for kind in _RULES)
+
+
+def rule_of(optimizer) -> Rule:
+    """The rule of a Keras optimizer.
+
+    Raises:
+        ValueError: another optimizer, or an option whose update is not known.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind float16's loss scaling
+    # Clippy is Adam as long as it does not clip; what else derives from these is not known.
+    kind = keras.optimizers.Adam if type(optimizer).__name__ == "Clippy" else type(optimizer)
+    if kind not in _RULES:
+        raise ValueError(
+            f"`optimizer` must be one of {SUPPORTED} for a balancer that reads updates. "
+            f"Received: {type(optimizer).__name__}"
+        )
+    options = ("amsgrad", "clipnorm", "clipvalue", "global_clipnorm", "use_ema")
+    set_options = [name for name in options if getattr(optimizer, name, None)]
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        set_options.append("gradient_accumulation_steps")
+    if set_options:
+        raise ValueError(
+            f"`optimizer` must be without {set_options} for a balancer that reads updates."
+        )
+    return _RULES[kind](optimizer)
