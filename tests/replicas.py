@@ -25,6 +25,11 @@ BALANCERS = {
     "EqualWeights": balancers.EqualWeights,
     "FixedWeights": lambda: balancers.FixedWeights({"like": 2.0, "click": 0.5}),
     "MinimumNorm": MinimumNorm,
+    "EMTL": lambda: balancers.EMTL(update_every=2),
+    "FAMO": balancers.FAMO,
+    "GradDrop": balancers.GradDrop,
+    "PUB": lambda: balancers.PUB(update_every=2),
+    "AdaTask": balancers.AdaTask,
 }
 #: Rows without a label of `like`; the first half of a batch goes to one replica.
 ABSENT = {"even": slice(0, 0), "uneven": slice(0, 16)}
@@ -97,7 +102,7 @@ def main(path):
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     found = {}
     for name, availability in CASES:
-        rows = make_rows(32)
+        rows = make_rows(64)
         rows.labels["like"][ABSENT[availability]] = np.nan
         batches = data(rows.columns, rows.labels)
         ends = [end(each, batches, balancer=BALANCERS[name]()) for each in (alone, two)]

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import make_model, make_net, make_rows
-from tfmtl import balancers, models
+from tfmtl import balancers, compat, models
 from tfmtl.balancers.gramian import GramianBalancer
 
 TASKS = ("like", "click")
@@ -317,6 +317,7 @@ def test_graddrop_keeps_one_sign_of_each_entry():
         (lambda: balancers.PCGrad(seed=-1), "`seed` must be"),
         (lambda: balancers.EMTL(base=balancers.SI()), "`base` must be"),
         (lambda: balancers.EMTL(mixing=2), "`mixing` must be at most 1"),
+        (lambda: balancers.NMT(TASKS, inner=balancers.MGDA()), "`inner` must be"),
         (lambda: balancers.DWA(temperature=0), "`temperature` must be"),
         (lambda: balancers.FAMO(decay=-1), "`decay` must be"),
         (lambda: balancers.PUB(rescale="mean"), "`rescale` must be"),
@@ -327,6 +328,42 @@ def test_graddrop_keeps_one_sign_of_each_entry():
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("variant", ["held_out", "paper"])
+def test_nmt_runs_another_balancer_inside_its_stages(variant, tmp_path):
+    rows = make_rows(64)
+    nmt = balancers.NMT(TASKS, variant, readings=1, inner=balancers.FAMO(learning_rate=0.5))
+    model = compiled("NMT", balancer=nmt)
+    model.fit(rows.batches(16), validation_data=rows.batches(64), epochs=4, verbose=0)
+    assert nmt.done
+    assert finite(model)
+    alone, both = (np.array(inner._logits.value()) for inner in nmt._inners)
+    assert len(alone) == 1
+    assert np.abs(both).max() > 0
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.balancer._inners[1]._logits.value(), both)
+
+
+def test_nmt_with_equal_weights_inside_is_nmt():
+    rows, ends = make_rows(64), []
+    for inner in (None, balancers.EqualWeights()):
+        nmt = balancers.NMT(TASKS, readings=1, inner=inner)
+        model = make_model(net=make_net(), balancer=nmt)
+        model.fit(rows.batches(16), validation_data=rows.batches(64), epochs=4, verbose=0)
+        ends.append(model.net.get_weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@every
+@pytest.mark.skipif(not compat.KERAS_3, reason="XLA is for the newer stack")
+def test_it_compiles_with_xla(name):
+    rows = make_rows(32)
+    model = compiled(name, jit_compile=True)
+    model.fit(rows.batches(16), verbose=0)
+    assert finite(model)
 
 
 def test_weights_are_kept_between_searches():

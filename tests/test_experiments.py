@@ -260,6 +260,9 @@ def test_records_with_other_keys_share_a_file(tmp_path):
 
 
 def test_methods_are_checked():
+    check_methods(("MGDA", "PUB:rescale=None+update_every=1"), TASKS)
+    with pytest.raises(ValueError, match="cannot be made"):
+        check_methods(("PUB:rescale=mean",), TASKS)
     check_methods((*default_methods(TASKS), "nmt-paper"), TASKS)
     for method in ("sum:0", "sum:2", "sum:x", "single:share", "famo"):
         with pytest.raises(ValueError, match=f"Received: '{method}'"):

@@ -36,7 +36,8 @@ def _options(command):
         ),
         click.option(
             "--methods",
-            help="Comma-separated: nmt, nmt-paper, sum:W (weight of the primary), single:TASK.",
+            help="Comma-separated: nmt, nmt-paper, sum:W (weight of the primary), single:TASK, or "
+            "a balancer with its options as in PUB:rescale=sum+update_every=1.",
         ),
         click.option(
             "--workers",

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl import balancers, compat, export, gradients, inputs, metrics
+from tfmtl.balancers.base import changing_only_if
 from tfmtl.callbacks import Reading, TrainingGuard
 from tfmtl.objectives import LossSums, Objectives
 
@@ -411,12 +412,10 @@ class MultiTaskModel(keras.Model):
 
     def _weigh_if(self, due, step: _Step, columns) -> list:
         """As in a search that is due, else with the last weights and nothing changed."""
-        state = [compat.tf_variable(variable) for variable in self.balancer.variables]
-        before = [tf.identity(variable) for variable in state]
         last = self.balancer.last()
-        weights = tf.where(due, self.balancer(step.losses, self._gramian(columns)), last)
-        for variable, kept in zip(state, before, strict=True):
-            variable.assign(tf.where(due, variable, kept))
+        gramian = self._gramian(columns)
+        with changing_only_if(due, self.balancer):
+            weights = tf.where(due, self.balancer(step.losses, gramian), last)
         return [gradients.weighted_sum(column, weights) for column in columns]
 
     def _drop(self, step: _Step, columns) -> list:
@@ -454,11 +453,9 @@ class MultiTaskModel(keras.Model):
                 lambda: self._apply(self._of_all(step, balancer.last()), losses, misfits),
             )
             return
-        state = [compat.tf_variable(variable) for variable in balancer.variables]
-        before, last = [tf.identity(variable) for variable in state], balancer.last()
-        searched = self._of_each(step, combine)
-        for variable, kept in zip(state, before, strict=True):
-            variable.assign(tf.where(due, variable, kept))
+        last = balancer.last()
+        with changing_only_if(due, balancer):
+            searched = self._of_each(step, combine)
         kept = self._of_all(step, last)
         update = [
             None

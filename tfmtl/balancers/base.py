@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -119,6 +120,19 @@ class Balancer(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+@contextlib.contextmanager
+def changing_only_if(condition, layer: keras.layers.Layer) -> Iterator[None]:
+    """Undo what happens to a layer's variables within, unless a boolean tensor holds.
+
+    Unlike a branch of the graph, this works where replicas meet.
+    """
+    state = [compat.tf_variable(variable) for variable in layer.variables]
+    before = [tf.identity(variable) for variable in state]
+    yield
+    for variable, kept in zip(state, before, strict=True):
+        variable.assign(tf.where(condition, variable, kept))
 
 
 def check_task_names(argument: str, names: Sequence[str], tasks: Sequence[str]) -> None:

@@ -9,7 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl import compat
-from tfmtl.balancers.base import Balancer, check_non_negative, check_task_names
+from tfmtl.balancers.base import (
+    Balancer,
+    changing_only_if,
+    check_non_negative,
+    check_task_names,
+)
 from tfmtl.callbacks import Reading
 from tfmtl.stages import PriorityStages
 
@@ -85,6 +90,11 @@ class NMT(Balancer):
             :math:`\log\lambda` for good.
         proportional: how far it moves it as long as it lasts.
         multiplier_rate: :math:`\tau` (``"paper"``; the paper's grid is 0.01, 0.05, 0.1).
+        inner: a balancer that reads losses, :class:`~tfmtl.balancers.FAMO` for example. Each
+            stage runs a copy of it over the stage's task and the earlier ones; its weights
+            multiply those above, so that :math:`\lambda` keeps its meaning. (The paper's appendix
+            runs FAMO on the terms of the Lagrangian, from whose logarithms :math:`\lambda` drops
+            out.)
 
     The state holds two copies of the backbone's weights besides stage, multipliers, baselines and
     trace; all of it is saved with the model.
@@ -104,6 +114,7 @@ class NMT(Balancer):
         integral: float = 0.1,
         proportional: float = 0.2,
         multiplier_rate: float = 0.05,
+        inner: Balancer | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -122,6 +133,15 @@ class NMT(Balancer):
         check_non_negative("integral", integral)
         check_non_negative("proportional", proportional)
         check_non_negative("multiplier_rate", multiplier_rate)
+        inner = compat.deserialize(inner)
+        if inner is not None and (not isinstance(inner, Balancer) or inner.reads != "losses"):
+            raise ValueError(
+                f"`inner` must be a balancer that reads losses alone. Received: {inner!r}"
+            )
+        if isinstance(inner, NMT):
+            raise ValueError("`inner` must not be another NMT.")
+        self.inner: Balancer | None = inner
+        self.looks_back = inner is not None and inner.looks_back
         self.priority = tuple(priority)
         self.variant = variant
         self.tolerance = dict(tolerance) if isinstance(tolerance, Mapping) else float(tolerance)
@@ -171,6 +191,13 @@ class NMT(Balancer):
             for which in ("start", "best")
         }
         self._trace = compat.add_state(self, "trace", (TRACE_ROWS, 3 + 5 * n), initial=np.nan)
+        # A stage's copy of the inner balancer, over its tasks in the order of their names here.
+        self._inners: list[Balancer] = []
+        copies = [] if self.inner is None else [compat.serialize(self.inner) for _ in range(n)]
+        for stage, copy in enumerate(copies):
+            inner = compat.deserialize(copy)
+            inner.bind([task for task in self.tasks if self.priority.index(task) <= stage])
+            self._inners.append(inner)
         self.built = True
 
     def call(self, losses, gramian=None):
@@ -181,7 +208,21 @@ class NMT(Balancer):
             earlier = tf.less(self._rank, tf.convert_to_tensor(self._stage))
             multipliers = tf.where(earlier, ascended, multipliers)
             self._multipliers.assign(multipliers)
-        return self._mixture(multipliers)
+        weights = self._mixture(multipliers)
+        for stage, inner in enumerate(self._inners):
+            running = tf.equal(tf.convert_to_tensor(self._stage), stage)
+            mine = np.flatnonzero(self._rank <= stage)[:, None]
+            with changing_only_if(running, inner):
+                found = inner(tf.gather(losses, mine[:, 0]))
+            factors = tf.tensor_scatter_nd_update(tf.ones_like(losses), mine, found)
+            weights = tf.where(running, weights * factors, weights)
+        return tf.math.divide_no_nan(weights, tf.reduce_sum(weights)) if self._inners else weights
+
+    def look_back(self, losses, losses_after):
+        for stage, inner in enumerate(self._inners):
+            mine = np.flatnonzero(self._rank <= stage)
+            with changing_only_if(tf.equal(tf.convert_to_tensor(self._stage), stage), inner):
+                inner.look_back(tf.gather(losses, mine), tf.gather(losses_after, mine))
 
     def _mixture(self, multipliers=None):
         """The weights: a convex combination of the stage's own loss and the held ones."""
@@ -371,6 +412,7 @@ class NMT(Balancer):
             "integral": self.integral,
             "proportional": self.proportional,
             "multiplier_rate": self.multiplier_rate,
+            "inner": compat.serialize(self.inner),
         }
 
     def _relative(self, risks: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 from tfmtl import balancers, callbacks, metrics, models
 from tfmtl.data import Rows, Splits
-from tfmtl.experiments.settings import Settings
+from tfmtl.experiments.settings import BALANCED, Settings, balancer_of
 from tfmtl.model import MultiTaskModel
 
 #: How the name of a run's folder begins until the run is whole.
@@ -33,7 +34,8 @@ class Run:
     Args:
         data: the data set's name.
         method: ``"single:<task>"``, ``"sum:<weight of the primary>"`` (the other tasks share the
-            rest), ``"nmt"`` or ``"nmt-paper"``.
+            rest), ``"nmt"``, ``"nmt-paper"``, or a balancer with its options,
+            ``"PUB:rescale=sum+update_every=1"``.
         seed: of the initial weights and of the order of the rows.
         settings: network and budget; ``settings.tasks`` are in priority order.
     """
@@ -48,7 +50,7 @@ class Run:
         """A folder name that changes with anything in the configuration."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return f"{self.method.replace(':', '-')}-seed{self.seed}-{digest}"
+        return f"{re.sub('[^A-Za-z0-9.]+', '-', self.method)}-seed{self.seed}-{digest}"
 
 
 def execute(
@@ -169,6 +171,8 @@ def _method(method: str, tasks: tuple[str, ...], loss: dict):
         rest = (1 - primary) / (len(tasks) - 1)
         weights = {task: primary if task == tasks[0] else rest for task in tasks}
         return balancers.FixedWeights(weights), [callbacks.BestReading(weights)], 1
+    if kind in BALANCED:
+        return balancer_of(method), [callbacks.BestReading(dict.fromkeys(tasks, 1.0))], 1
     variant = "paper" if method == "nmt-paper" else "held_out"
     return balancers.NMT(tasks, variant=variant), [], len(tasks)
 

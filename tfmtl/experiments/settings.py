@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import pathlib
 from collections.abc import Iterable
 
+from tfmtl import balancers
 from tfmtl.data import Splits, census_income, kuairand
 from tfmtl.data.census import TASKS as CENSUS_TASKS
 from tfmtl.data.kuairand import TASKS as KUAIRAND_TASKS
@@ -50,6 +52,10 @@ HELD_MARGIN = {"census": 0.001, "kuairand": 0.003}
 LEARNT_SHARE = 0.85
 
 
+#: The balancers that a method may name: all that need no task's name.
+BALANCED = tuple(name for name in balancers.BALANCERS if name not in ("FixedWeights", "NMT"))
+
+
 def load(name: str, path: str | None, tasks: tuple[str, ...], width: int) -> Splits:
     """The rows of a data set.
 
@@ -83,15 +89,39 @@ def check_methods(methods: tuple[str, ...], tasks: tuple[str, ...]) -> None:
     seen = set()
     for method in methods:
         share = weight_of(method)
-        if method not in (*singles, "nmt", "nmt-paper") and not 0 < share < 1:
+        known = method in (*singles, "nmt", "nmt-paper") or 0 < share < 1
+        if not known and method.partition(":")[0] in BALANCED:
+            balancer_of(method)
+        elif not known:
             raise ValueError(
                 "`methods` must be 'nmt', 'nmt-paper', 'sum:W' with the primary task's weight "
-                f"0 < W < 1, or one of {singles}. Received: {method!r}"
+                f"0 < W < 1, one of {singles}, or a balancer: {list(BALANCED)}. "
+                f"Received: {method!r}"
             )
         same = method if math.isnan(share) else share
         if same in seen:
             raise ValueError(f"`methods` must name each method once. Received twice: {method!r}")
         seen.add(same)
+
+
+def balancer_of(method: str) -> balancers.Balancer:
+    """The balancer that a method such as ``"PUB:rescale=None+update_every=1"`` names.
+
+    Raises:
+        ValueError: the options are not those of the balancer.
+    """
+    name, _, text = method.partition(":")
+    options = {}
+    for option in filter(None, text.split("+")):
+        key, _, value = option.partition("=")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            options[key] = value
+    try:
+        return balancers.BALANCERS[name](**options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`methods` has {method!r}, which cannot be made: {error}") from error
 
 
 def weight_of(method: str) -> float:

@@ -38,7 +38,9 @@ def label(method: str) -> str:
         return f"{argument} alone"
     if kind == "sum":
         return f"weighted sum, {argument} on the primary"
-    return names[method]
+    if method in names:
+        return names[method]
+    return f"{kind}, {argument.replace('+', ', ')}" if argument else kind
 
 
 def results_table(

@@ -1,0 +1,131 @@
+"""The toy problem of PUB's Figure 2 and EMTL's Figure 1: every balancer from five starts.
+
+Two losses over two numbers (Navon et al., 2022, appendix B; the first one scaled by 0.1 as there),
+Adam, five starts. Writes `toy.png`, the trajectories in the space of the two losses, and `toy.csv`,
+how many starts each method brings to the lowest mean loss that any of them found.
+
+    python examples/toy.py [FOLDER]
+"""
+
+import csv
+import pathlib
+import sys
+
+import keras
+import matplotlib
+import numpy as np
+import tensorflow as tf
+from rich.progress import track
+
+import tfmtl
+from tfmtl import balancers
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+STARTS = [(-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0)]
+STEPS, RATE, EVERY = 4000, 0.02, 50
+#: A mean loss this near to the best one counts as the best.
+NEAR = 0.1
+
+
+def losses(theta):
+    """The two losses at `[..., 2]`."""
+    x, y = theta[..., 0], theta[..., 1]
+    up, down = tf.nn.relu(tf.tanh(0.5 * y)), tf.nn.relu(tf.tanh(-0.5 * y))
+    valley = [
+        tf.math.log(tf.maximum(tf.abs(0.5 * (-x - 7) - tf.tanh(-y)), 5e-6)) + 6,
+        tf.math.log(tf.maximum(tf.abs(0.5 * (-x + 3) - tf.tanh(-y) + 2), 5e-6)) + 6,
+    ]
+    bowl = [((-x + 7 * s) ** 2 + 0.1 * (-y - 8) ** 2) / 10 - 20 for s in (1, -1)]
+    first, second = (up * a + down * b for a, b in zip(valley, bowl, strict=True))
+    return 0.1 * first, second
+
+
+class Toy(keras.Model):
+    """A network that is nothing but two numbers."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.theta = self.add_weight(
+            name="theta", shape=(2,), initializer=keras.initializers.Constant(0.0)
+        )
+        self.theta.assign(start)
+
+    def call(self, inputs):
+        found = losses(tf.convert_to_tensor(self.theta))
+        rows = 0 * inputs["x"]
+        return {task: rows + loss for task, loss in zip(("first", "second"), found, strict=True)}
+
+
+def trajectory(method, start):
+    """`[readings, 2]`: the losses every `EVERY` steps, from one start."""
+    model = tfmtl.MultiTaskModel(Toy(start))
+    itself = {task: lambda y_true, y_pred: y_pred for task in ("first", "second")}
+    model.compile(
+        keras.optimizers.Adam(RATE), loss=itself, balancer=method(), steps_per_execution=EVERY
+    )
+    x = {"x": np.zeros((STEPS, 1), "float32")}
+    y = {task: np.zeros((STEPS, 1), "float32") for task in ("first", "second")}
+    seen = [np.array(start)]
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(np.array(model.net.theta))
+    )
+    model.fit(x, y, batch_size=1, shuffle=False, verbose=0, callbacks=[note])
+    return np.stack(losses(tf.constant(np.array(seen), tf.float32)), axis=1)
+
+
+def main(folder):
+    methods = {
+        name: kind
+        for name, kind in balancers.BALANCERS.items()
+        if name not in ("FixedWeights", "NMT", "DWA")  # weights, rows, epochs: nothing here has any
+    }
+    methods["PUB, the letter"] = lambda: balancers.PUB(rescale=None, update_every=1)
+    work = [(name, start) for name in methods for start in STARTS]
+    found = {}
+    for name, start in track(work, "trajectories"):
+        found.setdefault(name, []).append(trajectory(methods[name], start))
+    best = min(path[-1].mean() for paths in found.values() for path in paths)
+    rows = [
+        {
+            "method": name,
+            "starts at the best": sum(path[-1].mean() <= best + NEAR for path in paths),
+            "mean loss": f"{np.mean([path[-1].mean() for path in paths]):.3f}",
+        }
+        for name, paths in found.items()
+    ]
+    rows.sort(key=lambda row: (-row["starts at the best"], float(row["mean loss"])))
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "toy.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(found, [row["method"] for row in rows], folder / "toy.png")
+    for row in rows:
+        print(f"{row['method']:<18}{row['starts at the best']} of 5   {row['mean loss']:>8}")
+
+
+def draw(found, order, path):
+    """A panel for each method, the starts as black dots, the ends as stars."""
+    columns = 5
+    lines = -(-len(order) // columns)
+    figure, panels = pyplot.subplots(
+        lines, columns, figsize=(3 * columns, 2.7 * lines), sharex=True, sharey=True, squeeze=False
+    )
+    for axes, name in zip(panels.flat, order, strict=False):
+        for i, points in enumerate(found[name]):
+            axes.plot(*points.T, color=pyplot.cm.plasma(0.1 + 0.17 * i), linewidth=1.2)
+            axes.plot(*points[0], "ko", markersize=4)
+            axes.plot(*points[-1], "*", color="black", markersize=9)
+        axes.set_title(name, fontsize=9)
+    for axes in panels.flat[len(order) :]:
+        axes.set_visible(False)
+    figure.supxlabel("first loss")
+    figure.supylabel("second loss")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "runs/toy"))
