@@ -69,7 +69,7 @@ def trajectory(method, start):
     y = {task: np.zeros((STEPS, 1), "float32") for task in ("first", "second")}
     seen = [np.array(start)]
     note = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(np.array(model.net.theta))
+        on_train_batch_end=lambda batch, logs: seen.append(model.net.get_weights()[0])
     )
     model.fit(x, y, batch_size=1, shuffle=False, verbose=0, callbacks=[note])
     return np.stack(losses(tf.constant(np.array(seen), tf.float32)), axis=1)

@@ -8,6 +8,13 @@ import tensorflow as tf
 
 from tfmtl import solvers
 
+# Compiled once for each shape: step by step their loops take long.
+bargaining = tf.function(solvers.bargaining, autograph=False)
+min_norm = tf.function(solvers.min_norm, autograph=False)
+equal_projections = tf.function(solvers.equal_projections, autograph=False)
+conflict_averse = tf.function(solvers.conflict_averse, autograph=False)
+mirror_ascent = tf.function(solvers.mirror_ascent, autograph=False)
+
 SIZES = (2, 3, 8, 32)
 DTYPES = (np.float32, np.float64)
 
@@ -39,7 +46,7 @@ both = pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", SIZES)
 def test_bargaining_solves_its_equation(n, spread, dtype):
     matrix = gramian(vectors(n, n, spread=spread), dtype)
-    alpha = solvers.bargaining(matrix).numpy()
+    alpha = bargaining(matrix).numpy()
     residual = np.abs(alpha * (matrix.numpy().astype(float) @ alpha) - 1).max()
     assert alpha.dtype == dtype
     assert residual <= (1e-3 if dtype == np.float32 else 1e-9)
@@ -51,7 +58,7 @@ def test_bargaining_of_two_has_a_closed_form():
         lengths = np.array([3.0, 0.01])
         matrix = np.outer(lengths, lengths) * np.array([[1, cosine], [cosine, 1]])
         expected = 1 / (lengths * np.sqrt(1 + cosine))
-        np.testing.assert_allclose(solvers.bargaining(matrix), expected, rtol=1e-8)
+        np.testing.assert_allclose(bargaining(tf.constant(matrix)), expected, rtol=1e-8)
 
 
 @every
@@ -59,9 +66,9 @@ def test_bargaining_of_two_has_a_closed_form():
 def test_everything_is_finite(matrix, dtype):
     for scale in (1e-6, 1, 1e6) if np.abs(matrix).max() < 1e3 else (1,):
         given = gramian(scale * matrix, dtype)
-        for solve in (solvers.bargaining, solvers.min_norm, solvers.equal_projections):
+        for solve in (bargaining, min_norm, equal_projections):
             assert np.isfinite(solve(given)).all()
-        assert np.isfinite(solvers.conflict_averse(given, 0.5)).all()
+        assert np.isfinite(conflict_averse(given, tf.constant(0.5))).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,15 +79,15 @@ def test_everything_is_finite(matrix, dtype):
 )
 def test_zero_and_opposed_vectors_give_finite_weights(matrix, dtype):
     given = tf.constant(matrix.astype(dtype))
-    for solve in (solvers.bargaining, solvers.min_norm, solvers.equal_projections):
+    for solve in (bargaining, min_norm, equal_projections):
         assert np.isfinite(solve(given)).all()
-    assert np.isfinite(solvers.conflict_averse(given, 0.4)).all()
+    assert np.isfinite(conflict_averse(given, tf.constant(0.4))).all()
 
 
 @every
 @both
 def test_min_norm_satisfies_its_kkt_conditions(matrix, dtype):
-    weights = solvers.min_norm(gramian(matrix, dtype)).numpy().astype(float)
+    weights = min_norm(gramian(matrix, dtype)).numpy().astype(float)
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(), 1, atol=1e-6)
     combined = weights @ matrix
@@ -98,7 +105,7 @@ def test_min_norm_of_two_has_a_closed_form():
         first, second = np.random.default_rng(seed).normal(size=(2, 5)) * [[a], [b]]
         share = (second - first) @ second / ((first - second) @ (first - second))
         expected = np.clip([share, 1 - share], 0, 1)
-        found = solvers.min_norm(gramian(np.stack([first, second])))
+        found = min_norm(gramian(np.stack([first, second])))
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -106,7 +113,7 @@ def test_min_norm_of_two_has_a_closed_form():
 @pytest.mark.parametrize("n", SIZES)
 def test_equal_projections_are_equal(n, spread):
     matrix = vectors(n, n, spread=spread)
-    weights = solvers.equal_projections(gramian(matrix)).numpy()
+    weights = equal_projections(gramian(matrix)).numpy()
     projections = matrix @ (weights @ matrix) / np.linalg.norm(matrix, axis=1)
     np.testing.assert_allclose(projections, projections[0], rtol=1e-6)
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
@@ -118,13 +125,13 @@ def test_conflict_averse_is_optimal(n, c):
     """Its duality gap is nothing: the worst improvement equals the dual's value."""
     matrix = vectors(n, n, seed=1)
     mean = matrix.mean(0)
-    direction = solvers.conflict_averse(gramian(matrix), c).numpy() @ matrix
+    direction = conflict_averse(gramian(matrix), tf.constant(c, tf.float64)).numpy() @ matrix
     added = direction - mean
     np.testing.assert_allclose(np.linalg.norm(added), c * np.linalg.norm(mean), rtol=1e-5)
     worst = (matrix @ direction).min()
     # The dual bounds the worst improvement from above for any point of the simplex; the one
     # behind the solution lies in the direction of what was added.
-    weights = solvers.conflict_averse(gramian(matrix), c).numpy() - 1 / n
+    weights = conflict_averse(gramian(matrix), tf.constant(c, tf.float64)).numpy() - 1 / n
     combined = weights / weights.sum() @ matrix
     dual = combined @ mean + c * np.linalg.norm(mean) * np.linalg.norm(combined)
     assert weights.min() >= -1e-9
@@ -137,7 +144,9 @@ def test_conflict_averse_is_optimal(n, c):
 def test_mirror_ascent_stays_inside_its_ball(n, radius, scale):
     rates = scale * np.random.default_rng(n).normal(size=n)
     p = solvers.shares(tf.constant(np.random.default_rng(n + 1).uniform(0.9, 1.1, n)))
-    found = solvers.mirror_ascent(p, rates, 0.5, radius).numpy()
+    found = mirror_ascent(
+        p, tf.constant(rates), tf.constant(0.5), tf.constant(radius, tf.float64)
+    ).numpy()
     np.testing.assert_allclose(found.sum(), 1, rtol=1e-12)
     assert np.sum(found * np.log(n * found)) <= radius + 1e-9
     assert (found > 0).all()
@@ -154,7 +163,7 @@ def test_mirror_ascent_solves_its_problem():
     def value(q):
         return step * rates @ q - np.sum(q * np.log(q / p))
 
-    found = solvers.mirror_ascent(tf.constant(p), rates, step, radius).numpy()
+    found = mirror_ascent(tf.constant(p), rates, step, radius).numpy()
     for _ in range(2000):
         q = rng.dirichlet(np.ones(3))
         if np.sum(q * np.log(3 * q)) <= radius:
@@ -170,6 +179,6 @@ def test_solvers_run_in_a_compiled_graph(solve):
 
 def test_permuted_tasks_give_permuted_weights():
     matrix, order = vectors(6, 6), np.random.default_rng(3).permutation(6)
-    for solve in (solvers.bargaining, solvers.min_norm, solvers.equal_projections):
+    for solve in (bargaining, min_norm, equal_projections):
         one, other = solve(gramian(matrix)).numpy(), solve(gramian(matrix[order])).numpy()
         np.testing.assert_allclose(one[order], other, rtol=1e-5, atol=1e-8)
