@@ -18,7 +18,7 @@ import tensorflow as tf
 from rich.progress import track
 
 import tfmtl
-from tfmtl import balancers
+from tfmtl import balancers, compat
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -45,12 +45,9 @@ def losses(theta):
 class Toy(keras.Model):
     """A network that is nothing but two numbers."""
 
-    def __init__(self, start):
+    def __init__(self):
         super().__init__()
-        self.theta = self.add_weight(
-            name="theta", shape=(2,), initializer=keras.initializers.Constant(0.0)
-        )
-        self.theta.assign(start)
+        self.theta = self.add_weight(name="theta", shape=(2,), initializer="zeros")
 
     def call(self, inputs):
         found = losses(tf.convert_to_tensor(self.theta))
@@ -58,21 +55,32 @@ class Toy(keras.Model):
         return {task: rows + loss for task, loss in zip(("first", "second"), found, strict=True)}
 
 
-def trajectory(method, start):
-    """`[readings, 2]`: the losses every `EVERY` steps, from one start."""
-    model = tfmtl.MultiTaskModel(Toy(start))
-    itself = {task: lambda y_true, y_pred: y_pred for task in ("first", "second")}
+def trajectories(method):
+    """`[starts, readings, 2]`: the losses every `EVERY` steps."""
+    x = {"x": np.zeros((STEPS, 1), "float32")}
+    y = {task: np.zeros((STEPS, 1), "float32") for task in ("first", "second")}
+    model = tfmtl.MultiTaskModel(Toy())
+    model({"x": x["x"][:1]})
+    itself = {task: lambda y_true, y_pred: y_pred for task in y}
     model.compile(
         keras.optimizers.Adam(RATE), loss=itself, balancer=method(), steps_per_execution=EVERY
     )
-    x = {"x": np.zeros((STEPS, 1), "float32")}
-    y = {task: np.zeros((STEPS, 1), "float32") for task in ("first", "second")}
-    seen = [np.array(start)]
-    note = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(model.net.get_weights()[0])
-    )
-    model.fit(x, y, batch_size=1, shuffle=False, verbose=0, callbacks=[note])
-    return np.stack(losses(tf.constant(np.array(seen), tf.float32)), axis=1)
+    state = [*model.variables, *compat.optimizer_variables(model.optimizer)]
+    fresh = [tf.identity(variable) for variable in state]
+    found = []
+    for start in STARTS:
+        for variable, value in zip(state, fresh, strict=True):
+            variable.assign(value)
+        model.net.set_weights([np.array(start)])
+        seen = [np.array(start)]
+        note = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, seen=seen: seen.append(
+                model.net.get_weights()[0]
+            )
+        )
+        model.fit(x, y, batch_size=1, shuffle=False, verbose=0, callbacks=[note])
+        found.append(np.stack(losses(tf.constant(np.array(seen), tf.float32)), axis=1))
+    return np.stack(found)
 
 
 def main(folder):
@@ -82,10 +90,7 @@ def main(folder):
         if name not in ("FixedWeights", "NMT", "DWA")  # weights, rows, epochs: nothing here has any
     }
     methods["PUB, the letter"] = lambda: balancers.PUB(rescale=None, update_every=1)
-    work = [(name, start) for name in methods for start in STARTS]
-    found = {}
-    for name, start in track(work, "trajectories"):
-        found.setdefault(name, []).append(trajectory(methods[name], start))
+    found = {name: trajectories(kind) for name, kind in track(list(methods.items()), "methods")}
     best = min(path[-1].mean() for paths in found.values() for path in paths)
     rows = [
         {

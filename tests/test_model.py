@@ -240,6 +240,17 @@ def test_whatever_comes_first_builds_a_foreign_model(first):
     assert set(model.fit(x, y, verbose=0).history) == {"loss", "like_loss", "click_loss"}
 
 
+def test_a_model_may_be_called_before_it_is_compiled_and_compiled_anew_after():
+    x, y = arrays()
+    model = tfmtl.MultiTaskModel(Foreign())
+    expected = model(x)
+    loss = dict.fromkeys(("like", "click"), "binary_crossentropy")
+    for balancer in (balancers.NMT(["like", "click"], readings=1), balancers.PUB()):
+        model.compile("adam", loss=loss, balancer=balancer)
+        model.fit(x, y, epochs=2, verbose=0)
+        assert (np.array(model(x)["like"]) != np.array(expected["like"])).any()
+
+
 def test_absent_labels_leave_loss_and_metrics():
     x, y = arrays()
     y["like"][:20] = np.nan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -130,6 +130,20 @@ def add_state(layer, name: str, shape, dtype: str = "float32", initial=0):
         trainable=False,
         aggregation=aggregation,
     )
+
+
+@contextlib.contextmanager
+def unlocked(layer) -> Iterator[None]:
+    """Within, a layer may be given sublayers though Keras 3 has locked it at its first call."""
+    tracker = layer._tracker if KERAS_3 else None
+    if tracker is None or not tracker.locked:
+        yield
+        return
+    tracker.unlock()
+    try:
+        yield
+    finally:
+        tracker.lock(tracker._lock_violation_msg)
 
 
 def scale_loss(optimizer, loss):

@@ -220,8 +220,9 @@ class MultiTaskModel(keras.Model):
             steps_per_execution=steps_per_execution,
             **extra,
         )
-        self._objectives = objectives
-        self.balancer = balancer
+        with compat.unlocked(self):
+            self._objectives = objectives
+            self.balancer = balancer
         self._read_function: Any = None
         self._compiled_with = {
             "optimizer": self.optimizer,
