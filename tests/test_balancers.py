@@ -14,7 +14,7 @@ TASKS = ("like", "click")
 EXAMPLES = {
     **balancers.BALANCERS,
     "FixedWeights": lambda: balancers.FixedWeights({"like": 2.0, "click": 0.5}),
-    "NMT": lambda: balancers.NMT(TASKS, readings=1),
+    "NMT": lambda: balancers.NMT(TASKS, tolerance={"like": 0.1, "click": 0.0}, readings=1),
     "EMTL": lambda: balancers.EMTL(update_every=2),
     "PUB": lambda: balancers.PUB(update_every=2),
 }
@@ -48,15 +48,29 @@ def finite(model):
 
 def test_every_registered_balancer_has_an_example():
     assert set(EXAMPLES) == set(balancers.BALANCERS)
+    assert set(balancers.BALANCERS) <= set(balancers.__all__)
 
 
 @every
 def test_a_balancer_is_its_configuration(name):
-    first = EXAMPLES[name]()
-    config = keras.saving.serialize_keras_object(first)
-    again = keras.saving.deserialize_keras_object(config)
-    assert type(again) is type(first)
-    assert again.get_config() == first.get_config()
+    balancer = EXAMPLES[name]()
+    assert type(balancer) is balancers.BALANCERS[name]
+    config = keras.saving.serialize_keras_object(balancer)
+    assert config["registered_name"] == f"tfmtl>{name}"
+    for again in (balancers.get(config), keras.saving.deserialize_keras_object(config)):
+        assert type(again) is type(balancer)
+        assert again.get_config() == balancer.get_config()
+
+
+@every
+def test_a_name_gets_a_balancer_or_says_what_is_missing(name):
+    try:
+        assert type(balancers.get(name)) is balancers.BALANCERS[name]
+    except ValueError as error:
+        assert "pass the object" in str(error)
+    given = EXAMPLES[name]()
+    assert balancers.get(given) is given
+    assert type(balancers.get(None)) is balancers.EqualWeights
 
 
 @every

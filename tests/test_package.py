@@ -10,11 +10,9 @@ import subprocess
 import sys
 import zipfile
 
-import keras
 import pytest
 
 import tfmtl
-from tfmtl import balancers
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "tfmtl"
@@ -23,15 +21,6 @@ MODULES = [
     for each in pkgutil.walk_packages(tfmtl.__path__, "tfmtl.")
     if each.name != "tfmtl.__main__"
 ]
-
-#: A balancer of every class, with arguments other than the defaults.
-EXAMPLES = {
-    "EqualWeights": lambda: balancers.EqualWeights(name="even"),
-    "FixedWeights": lambda: balancers.FixedWeights({"like": 2.0, "click": 0.5}),
-    "NMT": lambda: balancers.NMT(
-        ["click", "like"], variant="paper", tolerance={"like": 0.1, "click": 0.0}, patience=2
-    ),
-}
 
 
 @pytest.mark.parametrize("name", ["models", "losses"])
@@ -68,33 +57,6 @@ def test_one_module_alone_asks_for_versions():
         if asks.search(path.read_text())
     ]
     assert found == ["compat.py"]
-
-
-def test_every_balancer_has_an_example_here():
-    assert set(EXAMPLES) == set(balancers.BALANCERS)
-    assert set(balancers.BALANCERS) <= set(balancers.__all__)
-
-
-@pytest.mark.parametrize("name", balancers.BALANCERS)
-def test_a_balancer_survives_serialisation(name):
-    balancer = EXAMPLES[name]()
-    assert type(balancer) is balancers.BALANCERS[name]
-    config = keras.saving.serialize_keras_object(balancer)
-    for again in (balancers.get(config), keras.saving.deserialize_keras_object(config)):
-        assert type(again) is type(balancer)
-        assert again.get_config() == balancer.get_config()
-    assert config["registered_name"] == f"tfmtl>{name}"
-
-
-@pytest.mark.parametrize("name", balancers.BALANCERS)
-def test_a_name_gets_a_balancer_or_says_what_is_missing(name):
-    try:
-        assert type(balancers.get(name)) is balancers.BALANCERS[name]
-    except ValueError as error:
-        assert "pass the object" in str(error)
-    given = EXAMPLES[name]()
-    assert balancers.get(given) is given
-    assert type(balancers.get(None)) is balancers.EqualWeights
 
 
 @pytest.mark.slow

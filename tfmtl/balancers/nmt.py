@@ -193,9 +193,9 @@ class NMT(Balancer):
         self._trace = compat.add_state(self, "trace", (TRACE_ROWS, 3 + 5 * n), initial=np.nan)
         # A stage's copy of the inner balancer, over its tasks in the order of their names here.
         self._inners: list[Balancer] = []
-        copies = [] if self.inner is None else [compat.serialize(self.inner) for _ in range(n)]
-        for stage, copy in enumerate(copies):
-            inner = compat.deserialize(copy)
+        own = self.inner
+        for stage in range(n if own is not None else 0):
+            inner = type(own).from_config(own.get_config())  # type: ignore[union-attr]
             inner.bind([task for task in self.tasks if self.priority.index(task) <= stage])
             self._inners.append(inner)
         self.built = True

@@ -33,7 +33,8 @@ class PUB(UpdateBalancer):
     * The equation is solved exactly, by Newton's method, instead of by a sequence of conic
       programs.
     * Updates are Keras' own, with Adam's bias correction and :math:`\epsilon` outside the root,
-      instead of the paper's simplified formulas.
+      instead of the paper's simplified formulas. In a step that searches, what the network's
+      regularisers add reaches the shared variables through the moments alone.
 
     Args:
         update_every: search the weights every so many steps; between them the optimizer steps
