@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfmtl import balancers, compat, export, gradients, inputs, metrics
-from tfmtl.balancers.base import changing_only_if
 from tfmtl.callbacks import Reading, TrainingGuard
+from tfmtl.models.representation import recording
 from tfmtl.objectives import LossSums, Objectives
-
-#: Kinds of fault: a loss in training, a label in training or in evaluation.
-NOT_FINITE, TRAINED_LABEL, EVALUATED_LABEL = range(3)
-
-
-class _Step(NamedTuple):
-    """What a training step has recorded.
-
-    Args:
-        together: the tape of all losses, persistent.
-        apart: a tape for each task, for a balancer that reads more than losses.
-        objectives: the tasks' losses ``[tasks]`` and, behind them, what the backbone's
-            regularisers add: this replica's share, scaled for float16.
-        each_task: the tasks' losses again, as scalars.
-        losses: ``[tasks]``, of the global batch, finite.
-    """
-
-    together: tf.GradientTape
-    apart: list[tf.GradientTape]
-    objectives: list
-    each_task: list
-    losses: tf.Tensor
+from tfmtl.similarity import Similarity
+from tfmtl.steps import EVALUATED_LABEL, NOT_FINITE, TRAINED_LABEL, Step
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -76,6 +55,10 @@ class MultiTaskModel(keras.Model):
         self._reach: dict[str, frozenset[int]] = {}
         self._shared_ids: frozenset[int] | None = None
         self._evaluating = False
+        # Of the variables, those below a marked representation; `None` where there is no mark.
+        self._below_mark: frozenset[int] | None = None
+        #: Cosines of gradients and updates, where a callback of the running `fit` asks for them.
+        self.similarity: Similarity | None = None
         # What went wrong: step, task and kind, or -1.
         self._fault = tf.Variable(
             [-1, -1, -1],
@@ -109,17 +92,26 @@ class MultiTaskModel(keras.Model):
     def _find_reach(self, example) -> dict[str, frozenset[int]]:
         """For each output the ids of the floating weights it depends on, frozen or not."""
         weights = [each for each in self.net.weights if compat.is_floating(each)]
-        reach = {}
+        reach: dict[str, frozenset[int]] = {}
 
         def trace(example):
             watched = [compat.tf_variable(each) for each in weights]
-            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            with (
+                tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape,
+                recording() as marked,
+            ):
                 tape.watch(watched)
                 outputs = self.net(example, training=True)
-            for task, output in outputs.items():
+
+            def reached(output) -> frozenset[int]:
                 found = tape.gradient(output, watched)
-                reached = (v for v, g in zip(weights, found, strict=True) if g is not None)
-                reach[task] = frozenset(map(id, reached))
+                return frozenset(
+                    id(v) for v, g in zip(weights, found, strict=True) if g is not None
+                )
+
+            reach.update({task: reached(output) for task, output in outputs.items()})
+            mark = marked.of_tasks(list(outputs))
+            self._below_mark = reached(mark) if mark else None
 
         # Through the strategy: a mirrored variable can be watched within its replicas only.
         tf.function(
@@ -149,7 +141,7 @@ class MultiTaskModel(keras.Model):
         """The trained tasks, in the order of ``compile(loss=...)``."""
         return self._objectives.tasks if self._objectives else ()
 
-    def _is_shared(self) -> list[bool]:
+    def is_shared(self) -> list[bool]:
         """For each trainable variable whether it is shared."""
         reached = [self._reach[task] for task in self.tasks or self._reach]
         counts = [sum(id(v) in task for task in reached) for v in self.net.trainable_variables]
@@ -164,12 +156,12 @@ class MultiTaskModel(keras.Model):
     def shared_variables(self) -> list:
         """The trainable variables that two tasks reach, or one and ``shared`` names them."""
         variables = self.net.trainable_variables
-        return [v for v, shared in zip(variables, self._is_shared(), strict=True) if shared]
+        return [v for v, shared in zip(variables, self.is_shared(), strict=True) if shared]
 
     @property
     def task_variables(self) -> dict[str, list]:
         """For each task the trainable variables that it reaches and that are not shared."""
-        variables = list(zip(self.net.trainable_variables, self._is_shared(), strict=True))
+        variables = list(zip(self.net.trainable_variables, self.is_shared(), strict=True))
         return {
             task: [v for v, shared in variables if id(v) in self._reach[task] and not shared]
             for task in self.tasks or tuple(self._reach)
@@ -247,6 +239,25 @@ class MultiTaskModel(keras.Model):
                 "Every task must reach a trainable variable of the backbone. "
                 f"Received tasks that reach none: {lost}"
             )
+        if balancer.wrt == "representation":
+            self._check_mark(balancer)
+
+    def _check_mark(self, balancer: balancers.Balancer) -> None:
+        """Check that the backbone marks the representation that a balancer reads gradients at."""
+        if self._below_mark is None:
+            raise ValueError(
+                f"`balancer={type(balancer).__name__}(wrt='representation')` needs a backbone that "
+                "marks where its shared part ends with a `tfmtl.models.Representation`. "
+                f"Received: {type(self.net).__name__} without one"
+            )
+        above = [
+            compat.variable_name(v) for v in self.shared_variables if id(v) not in self._below_mark
+        ]
+        if balancer.reads == "gradients" and above:
+            raise ValueError(
+                f"`balancer={type(balancer).__name__}(wrt='representation')` needs every shared "
+                f"variable below the `Representation`. Received others: {above}"
+            )
 
     def _build_state(self) -> None:
         """Create what optimizer and balancer keep for the variables, once all are known."""
@@ -268,7 +279,8 @@ class MultiTaskModel(keras.Model):
 
     @property
     def metrics(self):
-        return list(self._objectives.named_metrics.values()) if self._objectives else []
+        watched = self.similarity.metrics if self.similarity else []
+        return [*self._objectives.named_metrics.values(), *watched] if self._objectives else []
 
     def get_metrics_result(self):
         """Total, each task's loss, each metric, and in training what the balancer shows.
@@ -279,6 +291,8 @@ class MultiTaskModel(keras.Model):
         total = self.balancer.total(tf.stack(self._objectives.task_means()))
         named = self._objectives.named_metrics
         watched = {} if self._evaluating else self.balancer.watch()
+        if self.similarity and not self._evaluating:
+            watched = {**watched, **self.similarity.result()}
         return {
             "loss": total,
             **{name: metric.result() for name, metric in named.items()},
@@ -287,7 +301,7 @@ class MultiTaskModel(keras.Model):
 
     # Steps
 
-    def _global_sums(self, y, predictions, sample_weight, *, update: bool) -> LossSums:
+    def global_sums(self, y, predictions, sample_weight, *, update: bool) -> LossSums:
         """This replica's share of the losses over the counts of the global batch."""
         local = self._objectives.sums(y, predictions, sample_weight, update=update)
         return LossSums(
@@ -296,197 +310,16 @@ class MultiTaskModel(keras.Model):
             gradients.sum_over_replicas(local.misfits),
         )
 
-    # Nothing in the steps is for AutoGraph to convert, and looking takes it seconds.
-    @tf.autograph.experimental.do_not_convert
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        balancer = self.balancer
-        with contextlib.ExitStack() as stack:
-            # One for all losses at once, and where they are asked for, one for each task.
-            together = stack.enter_context(tf.GradientTape(persistent=True))
-            apart = [
-                stack.enter_context(tf.GradientTape())
-                for _ in (() if balancer.reads == "losses" else self.tasks)
-            ]
-            predictions = self.net(x, training=True)
-            share = self._global_sums(y, predictions, sample_weight, update=True)
-            penalty = [tf.add_n(self.net.losses)] if self.net.losses else []
-            penalty = [tf.cast(each, tf.float32) / gradients.replicas() for each in penalty]
-            objectives = [share.means, *penalty]
-            objectives = [compat.scale_loss(self.optimizer, each) for each in objectives]
-            each_task = [objectives[0][i] for i in range(len(self.tasks))]
-        losses = gradients.sum_over_replicas(share.means)
-        step = _Step(together, apart, objectives, each_task, _finite(losses))
-        if balancer.reads == "updates":
-            self._step_by_updates(step, losses, share.misfits)
-        else:
-            self._apply(self._update(step), losses, share.misfits)
-        if balancer.looks_back:
-            after = self._global_sums(y, self.net(x, training=True), sample_weight, update=False)
-            after = gradients.sum_over_replicas(after.means)
-            balancer.look_back(step.losses, _finite(after))
-        self._objectives.track(LossSums(losses * share.counts, share.counts, share.misfits))
-        return self.get_metrics_result()
+    def track(self, sums: LossSums) -> None:
+        """Feed the loss metrics with a batch, losses and counts of all replicas."""
+        self._objectives.track(sums)
 
-    def _update(self, step: _Step) -> list:
-        """What the optimizer is given for each trainable variable."""
-        balancer = self.balancer
-        if balancer.reads == "losses":
-            return self._of_all(step, tf.stop_gradient(balancer(step.losses)), everywhere=True)
-        if balancer.reads == "gradients":
-            return self._of_each(step, self._drop)
-        if balancer.update_every == 1:
-            return self._of_each(step, self._weigh)
-        due = balancer.due()
-        if gradients.replicas() > 1:
-            # Replicas cannot meet inside a branch: they search in every step, and undo it.
-            return self._of_each(step, functools.partial(self._weigh_if, due))
-        present: list[bool] = []
-
-        def without_none(update):
-            present[:] = [each is not None for each in update]
-            return [each for each in update if each is not None]
-
-        found = iter(
-            tf.cond(
-                due,
-                lambda: without_none(self._of_each(step, self._weigh)),
-                lambda: without_none(self._of_all(step, balancer.last())),
-            )
-        )
-        return [next(found) if there else None for there in present]
-
-    def _of_all(self, step: _Step, weights, *, everywhere: bool = False) -> list:
-        """The gradients of the weighted loss in one backward pass.
-
-        The weights reach the shared variables alone, or every variable.
-        """
-        variables = self.net.trainable_variables
-        shared = [everywhere or is_shared for is_shared in self._is_shared()]
-        update: dict[int, Any] = {}
-        for factors, wanted in ((weights, True), (tf.ones_like(weights), False)):
-            chosen = [i for i, is_shared in enumerate(shared) if is_shared is wanted]
-            found = step.together.gradient(
-                step.objectives,
-                [compat.tf_variable(variables[i]) for i in chosen],
-                output_gradients=[factors, *(tf.ones([]) for _ in step.objectives[1:])],
-            )
-            update.update(zip(chosen, found, strict=True))
-        return [compat.for_optimizer(update[i]) for i in range(len(variables))]
-
-    def _of_each(self, step: _Step, combine: Callable) -> list:
-        """The gradients of the tasks one by one, those of the shared variables combined."""
-        shared = self._is_shared()
-        watched = [compat.tf_variable(each) for each in self.net.trainable_variables]
-        found = [
-            tape.gradient(objective, watched)
-            for tape, objective in zip(step.apart, step.each_task, strict=True)
-        ]
-        penalties = (
-            step.together.gradient(step.objectives[1:], watched)
-            if step.objectives[1:]
-            else [None] * len(watched)
-        )
-        columns = [list(column) for column in zip(*found, strict=True)]
-        combined = iter(
-            combine(step, [c for c, is_shared in zip(columns, shared, strict=True) if is_shared])
-        )
-        ones = [1.0] * len(found)
-        update = [
-            next(combined) if is_shared else gradients.weighted_sum(column, ones)
-            for column, is_shared in zip(columns, shared, strict=True)
-        ]
-        return [
-            compat.for_optimizer(gradients.weighted_sum(both, [1.0, 1.0]))
-            for both in zip(update, penalties, strict=True)
-        ]
-
-    def _gramian(self, columns):
-        """Of the tasks' gradients over the shared variables, summed over replicas."""
-        scale = compat.scale_loss(self.optimizer, tf.ones([]))
-        summed = gradients.sum_over_replicas(columns)
-        return _finite(gradients.gramian([list(task) for task in zip(*summed)]) / scale**2)
-
-    def _weigh(self, step: _Step, columns) -> list:
-        weights = tf.stop_gradient(self.balancer(step.losses, self._gramian(columns)))
-        return [gradients.weighted_sum(column, weights) for column in columns]
-
-    def _weigh_if(self, due, step: _Step, columns) -> list:
-        """As in a search that is due, else with the last weights and nothing changed."""
-        last = self.balancer.last()
-        gramian = self._gramian(columns)
-        with changing_only_if(due, self.balancer):
-            weights = tf.where(due, self.balancer(step.losses, gramian), last)
-        return [gradients.weighted_sum(column, weights) for column in columns]
-
-    def _drop(self, step: _Step, columns) -> list:
-        """What a balancer makes of the gradients entry by entry, shared among the replicas."""
-        stacked = [gradients.stack(column) for column in gradients.sum_over_replicas(columns)]
-        found = self.balancer(step.losses, stacked)
-        return [each / gradients.replicas() for each in found]
-
-    def _step_by_updates(self, step: _Step, losses, misfits) -> None:
-        """A step of a balancer that weighs what the optimizer would do for each task."""
-        balancer = self.balancer
-        shifts: list = []
-
-        def combine(step, columns):
-            scale = compat.scale_loss(self.optimizer, tf.ones([]))
-            stacked = [
-                tf.cast(gradients.stack(column), tf.float32) / scale
-                for column in gradients.sum_over_replicas(columns)
-            ]
-            weights, found = balancer.balance(
-                step.losses, [_finite(each) for each in stacked], self.shared_variables, optimizer
-            )
-            shifts[:] = found if balancer.moments == "after" else []
-            return [gradients.weighted_sum(column, weights) for column in columns]
-
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if balancer.update_every == 1 or balancer.own_moments:
-            self._apply(self._of_each(step, combine), losses, misfits, shifts)
-            return
-        due = balancer.due()
-        if gradients.replicas() == 1:
-            tf.cond(
-                due,
-                lambda: self._apply(self._of_each(step, combine), losses, misfits, shifts),
-                lambda: self._apply(self._of_all(step, balancer.last()), losses, misfits),
-            )
-            return
-        last = balancer.last()
-        with changing_only_if(due, balancer):
-            searched = self._of_each(step, combine)
-        kept = self._of_all(step, last)
-        update = [
-            None
-            if new is None
-            else tf.where(due, tf.convert_to_tensor(new), tf.convert_to_tensor(old))
-            for new, old in zip(searched, kept, strict=True)
-        ]
-        self._apply(update, losses, misfits, shifts, due)
-
-    def _shift(self, optimizer, shifts, before, rate, wanted) -> None:
-        """Put the shared variables where the balancer moves them, not where the optimizer did."""
-        for variable, shift, value in zip(self.shared_variables, shifts, before, strict=True):
-            there = compat.tf_variable(variable)
-            value = tf.cast(value, tf.float32)
-            moved = value * (1 - rate * compat.weight_decay(optimizer, variable)) - rate * shift
-            moved = tf.where(wanted & tf.reduce_all(tf.math.is_finite(moved)), moved, there)
-            gradients.assign(there, tf.cast(moved, there.dtype))
-
-    def _apply(self, update, losses, misfits, shifts=(), shifting=True) -> None:
-        """Take the step, unless a loss is not finite or a label not in its domain.
+    def note_faults(self, losses, misfits):
+        """Whether a step may be taken, and the operation that has noted why not.
 
         Args:
-            update: what the optimizer is given for each trainable variable.
             losses, misfits: ``[tasks]``, of the global batch.
-            shifts: for each shared variable what moves it in the optimizer's place.
-            shifting: whether it does.
         """
-        update = compat.unscale_gradients(self.optimizer, update)
-        variables = self.net.trainable_variables
-        pairs = [(g, v) for g, v in zip(update, variables, strict=True) if g is not None]
         fault = tf.stack([~tf.math.is_finite(losses), misfits > 0])  # [kind, task]
         # With several steps an execution, those behind a bad one are skipped as well.
         stopped = self._fault[0] >= 0
@@ -495,26 +328,17 @@ class MultiTaskModel(keras.Model):
         tasks = tf.cast(len(self.tasks), tf.int64)
         step = compat.tf_variable(self.progress)[0]
         found = tf.stack([step, first % tasks, first // tasks])
-        noted = self._fault.assign(tf.where(sound | stopped, self._fault, found))
+        return sound, self._fault.assign(tf.where(sound | stopped, self._fault, found))
 
-        def apply():
-            inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-            before = [tf.identity(compat.tf_variable(v)) for v in self.shared_variables if shifts]
-            rate = tf.cast(compat.learning_rate(inner), tf.float32) if shifts else None
-            self.optimizer.apply_gradients(pairs)
-            if shifts:
-                self._shift(inner, shifts, before, rate, shifting)
-
-        if gradients.replicas() == 1:
-            tf.cond(sound, apply, lambda: None)
-        else:
-            # Replicas cannot meet inside a branch, so the step is stopped instead of skipped.
-            with (
-                tf.control_dependencies([noted]),
-                tf.control_dependencies([tf.debugging.Assert(sound, [losses, misfits])]),
-            ):
-                apply()
+    def count_step(self) -> None:
+        """Note that a training step has been made."""
         self.progress.assign_add(tf.constant([1, 0, 0], tf.int64))
+
+    # Nothing in the steps is for AutoGraph to convert, and looking takes it seconds.
+    @tf.autograph.experimental.do_not_convert
+    def train_step(self, data):
+        Step(self, data).take()
+        return self.get_metrics_result()
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data):
@@ -548,6 +372,7 @@ class MultiTaskModel(keras.Model):
         )
         self._prepare(training, held_out)
         self._sources = (training, held_out)
+        self._watch_updates(_as_list(callbacks))
         guard = TrainingGuard(training)
         if training.is_dataset:
             kwargs["shuffle"] = False  # Keras 3 warns of anything else
@@ -567,6 +392,15 @@ class MultiTaskModel(keras.Model):
                 sample_weight=sample_weight,
                 **kwargs,
             )
+
+    def _watch_updates(self, callbacks: Sequence) -> None:
+        """Measure gradients against updates where a callback has a true ``watches_updates``."""
+        wanted = any(getattr(each, "watches_updates", False) for each in callbacks)
+        if wanted == (self.similarity is not None):
+            return
+        with self.distribute_strategy.scope():
+            self.similarity = Similarity() if wanted else None
+        self.train_function = None  # the step is another one
 
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
@@ -749,11 +583,6 @@ class MultiTaskModel(keras.Model):
         if self._signature is None:
             raise ValueError("`export` needs a built model: call `fit`, or the model on a batch.")
         export.export(self.net, self._signature, filepath, **kwargs)
-
-
-def _finite(values):
-    """Values with 0 for what is not finite: such a step is not taken."""
-    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
 
 
 def _spec_of(value):

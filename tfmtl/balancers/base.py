@@ -27,9 +27,10 @@ class Balancer(keras.layers.Layer):
     With ``reads = "losses"`` one backward pass of the weighted loss is made and the weights reach
     every variable. With ``reads = "gramian"`` each task's gradient is taken, the weights reach the
     shared variables alone, and a task's own variables follow their own, unweighted loss. With
-    ``reads = "gradients"`` the balancer is called with the gradients themselves and returns one
-    gradient for each shared variable (:class:`~tfmtl.balancers.GradDrop`). With
-    ``reads = "updates"`` it is a :class:`~tfmtl.balancers.updates.UpdateBalancer`.
+    ``reads = "gradients"`` the balancer is called with the tasks' gradients themselves, a tensor
+    ``[tasks, ...]`` for each shared variable, and returns what it leaves of them, to be summed
+    (:class:`~tfmtl.balancers.GradDrop`). With ``reads = "updates"`` it is a
+    :class:`~tfmtl.balancers.updates.UpdateBalancer`.
 
     A task without a label in the batch has a loss of 0, and so has one whose loss is not finite:
     that step is not taken.
@@ -43,6 +44,10 @@ class Balancer(keras.layers.Layer):
 
     #: With ``reads = "gramian"``: the weights are searched every so many steps.
     update_every = 1
+
+    #: Where gradients are taken: at the shared ``"parameters"``, or at the ``"representation"``
+    #: that the backbone marks with a :class:`tfmtl.models.Representation`.
+    wrt = "parameters"
 
     def __init__(self, **kwargs):
         # Weights are found in float32 whatever the model computes in.
@@ -99,6 +104,16 @@ class Balancer(keras.layers.Layer):
     def call(self, losses, gramian=None):
         raise NotImplementedError
 
+    def record(self, weights, gramian=None) -> None:
+        """Keep the weights ``[tasks]`` of a step, to be watched."""
+
+    def own_weights(self):
+        """Where weights reach the shared variables alone: those of the tasks' own, ``[tasks]``."""
+        return tf.ones([len(self.tasks)])
+
+    def restart(self) -> None:
+        """Forget what belongs to the steps so far: training starts anew, as NMT's stages do."""
+
     def look_back(self, losses, losses_after) -> None:
         """Learn from the losses ``[tasks]`` of a batch before and after the step on it."""
 
@@ -144,6 +159,13 @@ def check_task_names(argument: str, names: Sequence[str], tasks: Sequence[str]) 
             f"`{argument}` must name every task once. Expected: {sorted(tasks)}. "
             f"Received: {list(names)} (unknown: {unknown}, missing: {missing})."
         )
+
+
+def check_wrt(wrt: str) -> str:
+    """Where gradients are taken, or ``ValueError`` for anything else."""
+    if wrt not in ("parameters", "representation"):
+        raise ValueError(f"`wrt` must be 'parameters' or 'representation'. Received: {wrt!r}")
+    return wrt
 
 
 def check_non_negative(argument: str, values: float | Mapping[str, float]) -> None:

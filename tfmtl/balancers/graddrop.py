@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tfmtl.balancers.base import Balancer
+from tfmtl.balancers.base import Balancer, check_wrt
 from tfmtl.balancers.dice import Dice, check_seed
 
 
@@ -19,36 +19,41 @@ class GradDrop(Balancer):
     .. math:: P = \tfrac12\Big(1 + \frac{\sum_i g_i}{\sum_i |g_i|}\Big);
 
     with :math:`U` uniform on [0, 1], the tasks' positive entries are kept where :math:`P > U`,
-    their negative ones elsewhere, and summed. Departs from the paper, which drops gradients of a
-    layer's activations: these are the gradients of the shared variables, as in LibMTL. Every
-    entry is drawn for itself. A table's gradient becomes dense.
+    their negative ones elsewhere, and summed. The paper drops gradients of a layer's activations:
+    that is ``wrt="representation"``. By default the gradients are those of the shared variables, as
+    in LibMTL. Every entry is drawn for itself (the paper may sum over the batch first). A table's
+    gradient becomes dense.
 
     Args:
         seed: of the draws.
+        wrt: ``"parameters"``, or ``"representation"`` for the gradients at the
+            :class:`~tfmtl.models.Representation` that the backbone marks. The draws then belong
+            to the rows of a replica's batch: several replicas draw other ones than one.
 
     Raises:
-        ValueError: ``seed`` is not an integer of 31 bits.
+        ValueError: ``seed`` is not an integer of 31 bits, or an unknown ``wrt``.
     """
 
     reads = "gradients"
 
-    def __init__(self, seed: int = 0, **kwargs):
+    def __init__(self, seed: int = 0, wrt: str = "parameters", **kwargs):
         super().__init__(**kwargs)
         self.seed = check_seed(seed)
+        self.wrt = check_wrt(wrt)
 
     def build(self, input_shape):
         self._dice = Dice(self, self.seed)
         self.built = True
 
     def call(self, losses, gradients=None):
-        """One gradient from those of the tasks.
+        """What is left of the tasks' gradients.
 
         Args:
             losses: ``[tasks]``.
             gradients: for each shared variable its gradient by each task, ``[tasks, ...]``.
 
         Returns:
-            For each shared variable one gradient.
+            For each shared variable the gradients with zeros for what is dropped, ``[tasks, ...]``.
         """
         seed = self._dice.roll()
         found = []
@@ -58,7 +63,7 @@ class GradDrop(Balancer):
             mixed = tf.random.experimental.stateless_fold_in(seed, i)
             drawn = tf.random.stateless_uniform(tf.shape(total), mixed, dtype=total.dtype)
             kept = tf.where(purity > drawn, tf.nn.relu(stacked), -tf.nn.relu(-stacked))
-            found.append(tf.reduce_sum(kept, 0))
+            found.append(kept)
         return found
 
     def combine(self, jacobian):
@@ -76,7 +81,7 @@ class GradDrop(Balancer):
         if not self.built:
             with tf.init_scope():
                 self.bind([f"task_{i}" for i in range(jacobian.shape[0])])
-        return self.call(None, [jacobian])[0]
+        return tf.reduce_sum(self.call(None, [jacobian])[0], 0)
 
     def get_config(self):
-        return {**super().get_config(), "seed": self.seed}
+        return {**super().get_config(), "seed": self.seed, "wrt": self.wrt}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfmtl import compat, solvers
-from tfmtl.balancers.base import Balancer
+from tfmtl.balancers.base import Balancer, check_wrt
 
 
 class GramianBalancer(Balancer):
@@ -18,18 +18,23 @@ class GramianBalancer(Balancer):
     Args:
         update_every: search the weights every so many steps. Between searches the last ones are
             kept, and a step costs one backward pass instead of one for each task.
+        wrt: ``"parameters"``, or ``"representation"`` for the tasks' gradients at the shared
+            representation, which the backbone marks with a
+            :class:`~tfmtl.models.Representation`: a search then costs each tower's backward pass
+            and one of the whole network (MGDA-UB, Sener and Koltun, NeurIPS 2018).
 
     Raises:
-        ValueError: ``update_every`` is not a positive integer.
+        ValueError: ``update_every`` is not a positive integer, or ``wrt`` neither of the two.
     """
 
     reads = "gramian"
 
-    def __init__(self, update_every: int = 1, **kwargs):
+    def __init__(self, update_every: int = 1, wrt: str = "parameters", **kwargs):
         super().__init__(**kwargs)
         if not isinstance(update_every, int) or update_every < 1:
             raise ValueError(f"`update_every` must be a positive integer. Received: {update_every}")
         self.update_every = update_every
+        self.wrt = check_wrt(wrt)
 
     def weigh(self, losses, gramian):
         """The weights ``[tasks]`` from losses ``[tasks]`` and Gram matrix ``[tasks, tasks]``, of
@@ -47,10 +52,18 @@ class GramianBalancer(Balancer):
 
     def call(self, losses, gramian=None):
         weights = self.weigh(losses, gramian)
+        self.record(weights, gramian)
+        return weights
+
+    def record(self, weights, gramian=None):
+        """Keep what a search found, to be used until the next one and to be watched."""
         self._last.assign(tf.cast(weights, tf.float32))
         self._norms.assign(tf.sqrt(tf.linalg.diag_part(gramian)))
         self._cosines.assign(solvers.cosines(gramian))
-        return weights
+
+    def restart(self):
+        """The next step searches."""
+        self._steps_since.assign(0)
 
     def due(self):
         """Whether this step searches the weights, a boolean scalar; counts the step."""
@@ -133,7 +146,7 @@ class GramianBalancer(Balancer):
         return tf.linalg.matvec(jacobian, weights, transpose_a=True)
 
     def get_config(self):
-        return {**super().get_config(), "update_every": self.update_every}
+        return {**super().get_config(), "update_every": self.update_every, "wrt": self.wrt}
 
 
 class _Weights(list):

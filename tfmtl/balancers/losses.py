@@ -29,8 +29,11 @@ class LossBalancer(Balancer):
 
     def call(self, losses, gramian=None):
         weights = self.weigh(losses)
-        self._last.assign(weights)
+        self.record(weights)
         return weights
+
+    def record(self, weights, gramian=None):
+        self._last.assign(weights)
 
     def watch(self):
         """``weight_<task>`` of the last step."""

@@ -15,6 +15,7 @@ from tfmtl.models.layers import (
     per_task,
     seeds_from,
 )
+from tfmtl.models.representation import Representation
 
 
 class FeatureModel(keras.Model):
@@ -67,6 +68,7 @@ class FeatureModel(keras.Model):
         self._seeds = seeds_from(seed)
         self.embedding = FeatureEmbedding(features, self._seeds, name="embedding")
         trunk_width = self.build_trunk(self.embedding.output_width, **self.trunk_config)
+        self.representation = Representation(name="representation")
         self.towers = [
             ParallelMLP(
                 1,
@@ -94,9 +96,10 @@ class FeatureModel(keras.Model):
 
     def call(self, inputs):
         states = self.trunk(self.embedding(inputs))
+        states = self.representation(dict(zip(self.tasks, states, strict=True)))
         return {
-            task: tf.cast(tower(state)[0], tf.float32)
-            for task, tower, state in zip(self.tasks, self.towers, states, strict=True)
+            task: tf.cast(tower(states[task])[0], tf.float32)
+            for task, tower in zip(self.tasks, self.towers, strict=True)
         }
 
     def input_spec_by_column(self) -> dict[str, tf.TensorSpec]:

@@ -1,0 +1,352 @@
+"""One training step: what is recorded forward, what goes backward, what the optimizer is given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from tfmtl import compat, gradients
+from tfmtl.balancers.base import changing_only_if
+from tfmtl.models.representation import recording
+from tfmtl.objectives import LossSums
+
+if TYPE_CHECKING:
+    from tfmtl.model import MultiTaskModel
+
+#: Kinds of fault: a loss in training, a label in training or in evaluation.
+NOT_FINITE, TRAINED_LABEL, EVALUATED_LABEL = range(3)
+
+
+class Step:
+    """A forward pass of a model on a batch, recorded, and the step that follows from it.
+
+    Args:
+        model: a compiled :class:`tfmtl.MultiTaskModel`.
+        data: a batch of ``(x, y)`` or ``(x, y, sample_weight)``.
+    """
+
+    def __init__(self, model: MultiTaskModel, data):
+        self._model = model
+        self._balancer = model.balancer
+        self._optimizer = model.optimizer
+        self._variables = model.net.trainable_variables
+        self._watched = [compat.tf_variable(each) for each in self._variables]
+        self._is_shared = model.is_shared()
+        self._batch = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = self._batch
+        tasks = model.tasks
+        with contextlib.ExitStack() as stack:
+            # One tape for all losses at once, and where they are asked for, one for each task.
+            self._together = stack.enter_context(tf.GradientTape(persistent=True))
+            self._apart = [
+                stack.enter_context(tf.GradientTape())
+                for _ in (() if self._balancer.reads == "losses" else tasks)
+            ]
+            marked = stack.enter_context(recording())
+            predictions = model.net(x, training=True)
+            share = model.global_sums(y, predictions, sample_weight, update=True)
+            penalty = [tf.add_n(model.net.losses)] if model.net.losses else []
+            penalty = [tf.cast(each, tf.float32) / gradients.replicas() for each in penalty]
+            objectives = [share.means, *penalty]
+            #: Losses ``[tasks]`` and, behind them, what the backbone's regularisers add: this
+            #: replica's share, scaled for float16.
+            self._objectives = [compat.scale_loss(self._optimizer, each) for each in objectives]
+            self._each_task = [self._objectives[0][i] for i in range(len(tasks))]
+        #: What each task's tower reads, where the backbone marks it.
+        self._representations = marked.of_tasks(tasks)
+        self._share = share
+        #: ``[tasks]``, of the global batch; and finite.
+        self._raw_losses = gradients.sum_over_replicas(share.means)
+        self._losses = finite(self._raw_losses)
+
+    def take(self) -> None:
+        """Make the step."""
+        balancer, model = self._balancer, self._model
+        if balancer.reads == "updates":
+            self._step_by_updates()
+        else:
+            self._apply(self._update())
+        if balancer.looks_back:
+            x, y, sample_weight = self._batch
+            predictions = model.net(x, training=True)
+            after = model.global_sums(y, predictions, sample_weight, update=False)
+            balancer.look_back(self._losses, finite(gradients.sum_over_replicas(after.means)))
+        share = self._share
+        sums = LossSums(self._raw_losses * share.counts, share.counts, share.misfits)
+        model.track(sums)
+
+    # What the optimizer is given for each trainable variable
+
+    def _update(self) -> list:
+        balancer = self._balancer
+        if balancer.reads == "losses":
+            return self._of_all(tf.stop_gradient(balancer(self._losses)), everywhere=True)
+        if balancer.wrt == "representation":
+            if balancer.reads == "gradients":
+                return self._of_masked_representations()
+            return self._of_all(self._weights_at_representation())
+        if balancer.reads == "gradients":
+            return self._of_each(self._masked)
+        if balancer.update_every == 1:
+            return self._of_each(self._weighed)
+        due = balancer.due()
+        if gradients.replicas() > 1:
+            # Replicas cannot meet inside a branch: they search in every step, and undo it.
+            return self._of_each(lambda columns: self._weighed(columns, due))
+        present: list[bool] = []
+
+        def without_none(update):
+            present[:] = [each is not None for each in update]
+            return [each for each in update if each is not None]
+
+        found = iter(
+            tf.cond(
+                due,
+                lambda: without_none(self._of_each(self._weighed)),
+                lambda: without_none(self._of_all(balancer.last())),
+            )
+        )
+        return [next(found) if there else None for there in present]
+
+    def _of_all(self, weights, *, everywhere: bool = False) -> list:
+        """The gradients of the weighted loss in one backward pass.
+
+        The weights reach the shared variables alone, or every variable.
+        """
+        balancer = self._balancer
+        shared = [everywhere or is_shared for is_shared in self._is_shared]
+        # An update takes the regularisers along with the tasks, see `_with_penalties`.
+        along = tf.reduce_mean(weights) if balancer.reads == "updates" else tf.ones([])
+        update: dict[int, Any] = {}
+        for factors, penalty, wanted in (
+            (weights, along, True),
+            (balancer.own_weights(), tf.ones([]), False),
+        ):
+            chosen = [i for i, is_shared in enumerate(shared) if is_shared is wanted]
+            found = self._together.gradient(
+                self._objectives,
+                [self._watched[i] for i in chosen],
+                output_gradients=[factors, *(penalty for _ in self._objectives[1:])],
+            )
+            update.update(zip(chosen, found, strict=True))
+        return [compat.for_optimizer(update[i]) for i in range(len(self._variables))]
+
+    def _of_each(self, combine: Callable) -> list:
+        """The gradients of the tasks one by one, those of the shared variables combined."""
+        found = [
+            tape.gradient(objective, self._watched)
+            for tape, objective in zip(self._apart, self._each_task, strict=True)
+        ]
+        columns = [list(column) for column in zip(*found, strict=True)]
+        penalties = self._penalties()
+        if self._balancer.reads == "updates":
+            columns = self._with_penalties(columns, penalties)
+        combined = iter(
+            combine([c for c, shared in zip(columns, self._is_shared, strict=True) if shared])
+        )
+        own = self._balancer.own_weights()
+        update = [
+            next(combined) if shared else gradients.weighted_sum(column, own)
+            for column, shared in zip(columns, self._is_shared, strict=True)
+        ]
+        return self._add(update, penalties)
+
+    def _penalties(self) -> list:
+        """The gradients of what the regularisers add."""
+        if not self._objectives[1:]:
+            return [None] * len(self._watched)
+        return self._together.gradient(self._objectives[1:], self._watched)
+
+    def _with_penalties(self, columns, penalties: list) -> list:
+        """Tasks' gradients that bring a part of the regularisers' with them, as updates need it.
+
+        Those of the shared variables are taken out of ``penalties``.
+        """
+        part = 1.0 / len(self._each_task)
+        for i, shared in enumerate(self._is_shared):
+            if shared and penalties[i] is not None:
+                columns[i] = [
+                    gradients.weighted_sum([each, penalties[i]], [1.0, part]) for each in columns[i]
+                ]
+                penalties[i] = None
+        return columns
+
+    @staticmethod
+    def _add(update: Sequence, penalties: Sequence) -> list:
+        return [
+            compat.for_optimizer(gradients.weighted_sum(both, [1.0, 1.0]))
+            for both in zip(update, penalties, strict=True)
+        ]
+
+    # How a balancer is asked
+
+    def _gramian(self, columns):
+        """Of the tasks' gradients over the shared variables, summed over replicas."""
+        summed = gradients.sum_over_replicas(columns)
+        return self._unscaled(gradients.gramian([list(task) for task in zip(*summed)]))
+
+    def _unscaled(self, gramian):
+        scale = compat.scale_loss(self._optimizer, tf.ones([]))
+        return finite(gramian / scale**2)
+
+    def _weighed(self, columns, due=None) -> list:
+        """By a balancer's weights; where a search is not due, by the last ones."""
+        weights = self._search(self._gramian(columns), due)
+        return [gradients.weighted_sum(column, weights) for column in columns]
+
+    def _search(self, gramian, due=None):
+        """The balancer's weights; where it is not due, the last ones, and nothing changed."""
+        if due is None:
+            return tf.stop_gradient(self._balancer(self._losses, gramian))
+        last = self._balancer.last()
+        with changing_only_if(due, self._balancer):
+            weights = tf.where(due, self._balancer(self._losses, gramian), last)
+        return tf.stop_gradient(weights)
+
+    def _masked(self, columns) -> list:
+        """What a balancer leaves of the gradients, entry by entry, shared among the replicas."""
+        stacked = [gradients.stack(column) for column in gradients.sum_over_replicas(columns)]
+        found = self._balancer(self._losses, stacked)
+        return [tf.reduce_sum(each, 0) / gradients.replicas() for each in found]
+
+    def _at_representation(self) -> list:
+        """Each task's gradient at what its tower reads: the backward pass of a tower alone."""
+        return [
+            tape.gradient(objective, representation)
+            for tape, objective, representation in zip(
+                self._apart, self._each_task, self._representations, strict=True
+            )
+        ]
+
+    def _weights_at_representation(self):
+        """A balancer's weights from the tasks' gradients at the representation."""
+        balancer = self._balancer
+
+        def gramian():
+            # Rows of the batch lie on one replica each: products are summed, not gradients.
+            local = gradients.gramian([[each] for each in self._at_representation()])
+            return self._unscaled(gradients.sum_over_replicas(local))
+
+        if balancer.update_every == 1:
+            return self._search(gramian())
+        due = balancer.due()
+        if gradients.replicas() > 1:
+            return self._search(gramian(), due)
+        return tf.cond(due, lambda: self._search(gramian()), balancer.last)
+
+    def _of_masked_representations(self) -> list:
+        """As :meth:`_of_all`, the backward pass going on from masked gradients."""
+        stacked = gradients.stack(self._at_representation())
+        (kept,) = self._balancer(self._losses, [stacked])
+        below = self._together.gradient(
+            self._representations, self._watched, output_gradients=tf.unstack(kept)
+        )
+        own = self._together.gradient(
+            self._objectives[0], self._watched, output_gradients=self._balancer.own_weights()
+        )
+        update = [
+            b if shared else o for b, o, shared in zip(below, own, self._is_shared, strict=True)
+        ]
+        return self._add(update, self._penalties())
+
+    # A balancer that weighs what the optimizer would do for each task
+
+    def _step_by_updates(self) -> None:
+        balancer = self._balancer
+        optimizer = getattr(self._optimizer, "inner_optimizer", self._optimizer)
+        shared = self._model.shared_variables
+        shifts: list = []
+
+        def combine(columns):
+            scale = compat.scale_loss(self._optimizer, tf.ones([]))
+            stacked = [
+                finite(tf.cast(gradients.stack(column), tf.float32) / scale)
+                for column in gradients.sum_over_replicas(columns)
+            ]
+            weights, found = balancer.balance(self._losses, stacked, shared, optimizer)
+            shifts[:] = found if balancer.moments == "after" else []
+            return [gradients.weighted_sum(column, weights) for column in columns]
+
+        if balancer.update_every == 1 or balancer.own_moments:
+            self._apply(self._of_each(combine), shifts)
+            return
+        due = balancer.due()
+        if gradients.replicas() == 1:
+            tf.cond(
+                due,
+                lambda: self._apply(self._of_each(combine), shifts),
+                lambda: self._apply(self._of_all(balancer.last())),
+            )
+            return
+        last = balancer.last()
+        with changing_only_if(due, balancer):
+            searched = self._of_each(combine)
+        kept = self._of_all(last)
+        update = [
+            None
+            if new is None
+            else tf.where(due, tf.convert_to_tensor(new), tf.convert_to_tensor(old))
+            for new, old in zip(searched, kept, strict=True)
+        ]
+        self._apply(update, shifts, due)
+
+    def _shift(self, optimizer, shifts, before, rate, wanted) -> None:
+        """Put the shared variables where the balancer moves them, not where the optimizer did."""
+        shared = self._model.shared_variables
+        for variable, shift, value in zip(shared, shifts, before, strict=True):
+            there = compat.tf_variable(variable)
+            value = tf.cast(value, tf.float32)
+            moved = value * (1 - rate * compat.weight_decay(optimizer, variable)) - rate * shift
+            moved = tf.where(wanted & tf.reduce_all(tf.math.is_finite(moved)), moved, there)
+            gradients.assign(there, tf.cast(moved, there.dtype))
+
+    # The optimizer
+
+    def _apply(self, update: Sequence, shifts: Sequence = (), shifting=True) -> None:
+        """Take the step, unless a loss is not finite or a label not in its domain.
+
+        Args:
+            update: what the optimizer is given for each trainable variable.
+            shifts: for each shared variable what moves it in the optimizer's place.
+            shifting: whether it does.
+        """
+        model, optimizer = self._model, self._optimizer
+        losses, misfits = self._raw_losses, self._share.misfits
+        update = compat.unscale_gradients(optimizer, update)
+        pairs = [(g, v) for g, v in zip(update, self._variables, strict=True) if g is not None]
+        sound, noted = model.note_faults(losses, misfits)
+        similarity = model.similarity
+        start = [tf.identity(each) for each in self._watched] if similarity else []
+
+        def apply():
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            shared = model.shared_variables if shifts else []
+            before = [tf.identity(compat.tf_variable(each)) for each in shared]
+            rate = tf.cast(compat.learning_rate(inner), tf.float32) if shifts else None
+            optimizer.apply_gradients(pairs)
+            if shifts:
+                self._shift(inner, shifts, before, rate, shifting)
+
+        if gradients.replicas() == 1:
+            tf.cond(sound, apply, lambda: None)
+        else:
+            # Replicas cannot meet inside a branch, so the step is stopped instead of skipped.
+            with (
+                tf.control_dependencies([noted]),
+                tf.control_dependencies([tf.debugging.Assert(sound, [losses, misfits])]),
+            ):
+                apply()
+        if similarity:
+            moved = [a - b for a, b in zip(start, self._watched, strict=True)]
+            summed = gradients.sum_over_replicas(list(update))
+            similarity.update(summed, moved, self._is_shared, sound)
+        model.count_step()
+
+
+def finite(values):
+    """Values with 0 for what is not finite: such a step is not taken."""
+    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
