@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import tfmtl
 from tests.conftest import make_model, make_net, make_rows
 from tfmtl import balancers, optimizers
 
@@ -32,8 +33,6 @@ def everything(net):
 
 
 def end(optimizer, balancer, tasks=("like",), steps=6, labels=None):
-    import tfmtl
-
     rows = make_rows(16 * steps)
     if labels is not None:
         rows.labels.update(labels(rows.labels))
@@ -67,6 +66,24 @@ def check_one_task(optimizer, balancer):
         np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("update_every", [1, 3])
+def test_a_regulariser_counts_as_it_does_for_the_optimizer(update_every):
+    ends = []
+    for balancer in (balancers.EqualWeights(), balancers.PUB(update_every=update_every)):
+        inputs = keras.Input((3,), name="x")
+        hidden = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.5))(inputs)
+        net = keras.Model(inputs, {"like": keras.layers.Dense(1, name="head")(hidden)})
+        rng = np.random.default_rng(0)
+        net.set_weights([rng.normal(size=w.shape) for w in net.get_weights()])
+        model = tfmtl.MultiTaskModel(net, shared=everything(net))
+        model.compile(keras.optimizers.Adam(0.01), {"like": "mse"}, balancer=balancer)
+        x, y = rng.normal(size=(24, 3)).astype("float32"), rng.normal(size=24).astype("float32")
+        model.fit(x, {"like": y}, batch_size=4, shuffle=False, verbose=0)
+        ends.append(net.get_weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 class Problem(keras.Model):
     """Two tasks with quadratic losses over one shared vector, whose gradients NumPy can give."""
 
@@ -97,7 +114,7 @@ class Problem(keras.Model):
         }
 
 
-def pub_in_numpy(kind, matrices, targets, theta, steps, rescale):
+def pub_in_numpy(kind, matrices, targets, theta, steps, rescale, bargain):
     """Algorithm 1 with Keras' formulas, the bargain solved by bisection for two tasks."""
     rate, slots = 0.01, {"m": 0 * theta, "v": 0 * theta, "sum": 0 * theta + 0.1}
     for t in range(1, steps + 1):
@@ -105,7 +122,7 @@ def pub_in_numpy(kind, matrices, targets, theta, steps, rescale):
             2 / len(b) * a.T @ (a @ theta - b) for a, b in zip(matrices, targets, strict=True)
         ]
 
-        def update(g, slots=slots, t=t):
+        def update(g, slots, t=t):
             if kind == "SGD":
                 return 0.9 * slots["m"] + g, {"m": 0.9 * slots["m"] + g}
             if kind == "Adagrad":
@@ -119,9 +136,11 @@ def pub_in_numpy(kind, matrices, targets, theta, steps, rescale):
             unbiased = np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
             return unbiased * m / (np.sqrt(v) + 1e-7), {"m": m, "v": v}
 
-        updates = np.stack([update(g)[0] for g in gradients])
-        lengths = np.linalg.norm(updates, axis=1)
-        cosine = updates[0] @ updates[1] / lengths.prod()
+        updates = np.stack([update(g, slots)[0] for g in gradients])
+        own = {**slots, "m": 0 * theta} if bargain == "own" else slots
+        columns = np.stack([update(g, own)[0] for g in gradients])
+        lengths = np.linalg.norm(columns, axis=1)
+        cosine = columns[0] @ columns[1] / lengths.prod()
         alpha = 1 / (lengths * np.sqrt(1 + cosine))
         if rescale == "norm":
             alpha *= np.linalg.norm(updates.sum(0)) / 2 / np.linalg.norm(alpha @ updates)
@@ -129,13 +148,16 @@ def pub_in_numpy(kind, matrices, targets, theta, steps, rescale):
             alpha *= 2 / alpha.sum()
         decay = 0.1 if kind == "AdamW" else 0.0
         theta = theta * (1 - rate * decay) - rate * alpha @ updates
-        slots = {**slots, **update(alpha @ np.stack(gradients))[1]}
+        slots = {**slots, **update(alpha @ np.stack(gradients), slots)[1]}
     return theta
 
 
-@pytest.mark.parametrize("rescale", ["norm", "sum", None])
+@pytest.mark.parametrize(
+    ("bargain", "rescale"), [("update", None), ("own", "norm"), ("update", "norm"), ("own", "sum")]
+)
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "Adagrad", "RMSprop", "SGD"])
-def test_ten_steps_are_algorithm_1(kind, rescale):
+def test_ten_steps_are_algorithm_1(kind, bargain, rescale):
+    """The first pair is the paper's letter, the second the default."""
     rng = np.random.default_rng(0)
     matrices = rng.normal(size=(2, 4, 5))
     targets = rng.normal(size=(2, 4))
@@ -146,7 +168,7 @@ def test_ten_steps_are_algorithm_1(kind, rescale):
         net=Problem(matrices, start),
         optimizer=optimizer,
         loss=dict.fromkeys(("like", "click"), "mean_squared_error"),
-        balancer=balancers.PUB(update_every=1, rescale=rescale),
+        balancer=balancers.PUB(update_every=1, bargain=bargain, rescale=rescale),
     )
     x = {"x": np.zeros((10, 1), "float32")}
     y = {
@@ -154,29 +176,37 @@ def test_ten_steps_are_algorithm_1(kind, rescale):
         for task, target in zip(("like", "click"), targets, strict=True)
     }
     model.fit(x, y, batch_size=1, verbose=0)
-    expected = pub_in_numpy(kind, matrices, targets, start, 10, rescale)
+    expected = pub_in_numpy(kind, matrices, targets, start, 10, rescale, bargain)
     np.testing.assert_allclose(model.net.get_weights()[0], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rescale", ["norm", "sum"])
-def test_identical_tasks_are_one_of_them(rescale):
-    """By norm exactly; weights that sum to n make n times its step."""
+@every
+def test_identical_tasks_are_one_of_them(optimizer):
+    """By default each step is as long as the mean of the tasks' updates: that of one of them."""
+    check_identical_tasks(optimizer, "norm", 1, steps=5)
+
+
+def test_identical_tasks_whose_weights_sum_to_n_make_n_times_the_step():
+    check_identical_tasks(OPTIMIZERS["SGD"], "sum", 2, steps=1)
+
+
+def check_identical_tasks(optimizer, rescale, factor, steps):
     rng = np.random.default_rng(1)
     matrix, target, start = rng.normal(size=(4, 5)), rng.normal(size=4), rng.normal(size=5)
     ends = []
     for tasks in (("like",), ("like", "click")):
         model = make_model(
             net=Problem([matrix, matrix], start),
-            optimizer=keras.optimizers.SGD(0.01),
+            optimizer=optimizer(),
             loss={t: "mean_squared_error" if t in tasks else None for t in ("like", "click")},
             balancer=balancers.PUB(update_every=1, rescale=rescale)
             if len(tasks) == 2
             else balancers.EqualWeights(),
         )
-        x = {"x": np.zeros((1, 1), "float32")}
-        model.fit(x, {t: target[None].astype("float32") for t in tasks}, verbose=0)
+        x = {"x": np.zeros((steps, 1), "float32")}
+        y = {t: np.tile(target, (steps, 1)).astype("float32") for t in tasks}
+        model.fit(x, y, batch_size=1, verbose=0)
         ends.append(model.net.get_weights()[0] - start)
-    factor = 1 if rescale == "norm" else 2
     np.testing.assert_allclose(ends[1], factor * ends[0], rtol=1e-4, atol=1e-6)
 
 

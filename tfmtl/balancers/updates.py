@@ -16,7 +16,8 @@ class UpdateBalancer(GramianBalancer):
     by the optimizer's own formula and state; :meth:`weigh` finds the weights from the updates'
     Gram matrix; the shared variables move along the weighted updates, and the optimizer's moments
     advance with the weighted gradients. A task's own variables are the plain optimizer's, and so is
-    every step between searches.
+    every step between searches. What the network's regularisers add is shared out evenly among the
+    tasks' gradients.
 
     The updates of all shared variables are dense, one for each task.
     """
@@ -29,9 +30,16 @@ class UpdateBalancer(GramianBalancer):
     moments = "after"
     #: Whether each update is clipped as Clippy does.
     clips = False
+    #: Whether tasks are told apart by what of an update is due to their own gradient.
+    own_part = False
 
     def __init__(self, update_every: int = 1, **kwargs):
         super().__init__(update_every, **kwargs)
+        if self.wrt != "parameters":
+            raise ValueError(
+                "`wrt` must be 'parameters' for a balancer that reads updates. "
+                f"Received: {self.wrt!r}"
+            )
         # For each shared variable its shape and the initial values of its slots.
         self._planned: list[tuple] = []
 
@@ -56,7 +64,29 @@ class UpdateBalancer(GramianBalancer):
         ]
         super().build(input_shape)
 
-    def balance(self, losses, gradients, variables, optimizer):
+    def weigh(self, losses, gramian, whole=None):
+        """The weights ``[tasks]``.
+
+        Args:
+            losses: ``[tasks]``.
+            gramian: ``[tasks, tasks]`` of what the tasks are told apart by.
+            whole: ``[tasks, tasks]`` of the whole updates; ``gramian`` by default.
+        """
+        raise NotImplementedError
+
+    def call(self, losses, gramian=None, whole=None):
+        weights = self.weigh(losses, gramian, whole)
+        self.record(weights, gramian)
+        return weights
+
+    def restart(self):
+        """The next step searches, with fresh moments."""
+        super().restart()
+        for (_, initial), moments in zip(self._planned, self._moments, strict=True):
+            for name, value in initial.items():
+                moments[name].assign(tf.fill(moments[name].shape, value))
+
+    def balance(self, losses, gradients, variables, optimizer, find=None):
         """Weights and shifts of one step.
 
         Args:
@@ -65,6 +95,7 @@ class UpdateBalancer(GramianBalancer):
                 float32.
             variables: the shared variables.
             optimizer: a Keras optimizer that is built for them.
+            find: what finds the weights, called as this layer is; by default this layer.
 
         Returns:
             The weights ``[tasks]``; for each shared variable what the learning rate is to multiply
@@ -73,7 +104,7 @@ class UpdateBalancer(GramianBalancer):
         rule = optimizers.rule_of(optimizer)
         iteration = tf.cast(compat.tf_variable(optimizer.iterations), tf.float32)
         rate = tf.cast(compat.learning_rate(optimizer), tf.float32)
-        updates = []
+        updates, own_parts = [], []
         for i, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
             slots = rule.read(variable)
             if self.own_moments:
@@ -82,11 +113,21 @@ class UpdateBalancer(GramianBalancer):
             if self.own_moments:
                 for name, moment in self._moments[i].items():
                     moment.assign(advanced[name])
+            # The momentum of all tasks' steps is in every update and says nothing of any of them.
+            own = update
+            if self.own_part and not self.own_moments:
+                own = rule.step(gradient, rule.without_momentum(slots), iteration)[0]
             if self.clips:
                 value = tf.cast(compat.tf_variable(variable), tf.float32)
-                update = clippy.clip(update, value, rate)
+                update, own = (clippy.clip(each, value, rate) for each in (update, own))
             updates.append(update)
-        flat = [tf.reshape(update, [len(self.tasks), -1]) for update in updates]
-        gramian = tf.add_n([tf.matmul(each, each, transpose_b=True) for each in flat])
-        weights = tf.stop_gradient(self(losses, gramian))
+            own_parts.append(own)
+        weights = (find or self)(losses, _gramian(own_parts), _gramian(updates))
+        weights = tf.stop_gradient(weights)
         return weights, [tf.tensordot(weights, update, 1) for update in updates]
+
+
+def _gramian(stacked):
+    """Of vectors in pieces ``[tasks, ...]``."""
+    flat = [tf.reshape(each, [each.shape[0], -1]) for each in stacked]
+    return tf.add_n([tf.matmul(each, each, transpose_b=True) for each in flat])

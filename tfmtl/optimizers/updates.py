@@ -19,7 +19,7 @@ class Rule:
         optimizer: a Keras optimizer.
     """
 
-    #: The slots of a variable: their names here, and the optimizer's lists of them.
+    #: The slots of a variable: their names here ("m" is the momentum), and the optimizer's lists.
     slots: dict[str, str] = {}
 
     def __init__(self, optimizer):
@@ -42,6 +42,10 @@ class Rule:
     def initial(self) -> dict[str, float]:
         """What the slots begin with."""
         return dict.fromkeys(self.names(), 0.0)
+
+    def without_momentum(self, slots: dict) -> dict:
+        """The slots with a momentum of 0: what is left is the part of the gradient alone."""
+        return {n: tf.zeros_like(slot) if n == "m" else slot for n, slot in slots.items()}
 
     def step(self, gradient, slots: dict, iteration) -> tuple[tf.Tensor, dict]:
         """An update and the slots behind it.
