@@ -22,14 +22,12 @@ from tests.test_model import Foreign, MinimumNorm, arrays, regularised  # noqa: 
 from tfmtl import balancers  # noqa: E402
 
 BALANCERS = {
-    "EqualWeights": balancers.EqualWeights,
+    **{name: kind for name, kind in balancers.BALANCERS.items() if name != "NMT"},
     "FixedWeights": lambda: balancers.FixedWeights({"like": 2.0, "click": 0.5}),
     "MinimumNorm": MinimumNorm,
     "EMTL": lambda: balancers.EMTL(update_every=2),
-    "FAMO": balancers.FAMO,
-    "GradDrop": balancers.GradDrop,
     "PUB": lambda: balancers.PUB(update_every=2),
-    "AdaTask": balancers.AdaTask,
+    "MGDA-UB": lambda: balancers.MGDA(wrt="representation", update_every=2),
 }
 #: Rows without a label of `like`; the first half of a batch goes to one replica.
 ABSENT = {"even": slice(0, 0), "uneven": slice(0, 16)}
@@ -39,6 +37,7 @@ STAGES = {
     variant: functools.partial(balancers.NMT, ("like", "click"), variant, readings=2)
     for variant in ("held_out", "paper")
 }
+STAGES["PUB"] = lambda: STAGES["held_out"](inner=balancers.PUB(update_every=2))
 
 
 def data(columns, labels, batch_size=32):

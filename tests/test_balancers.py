@@ -186,6 +186,27 @@ def test_permuted_tasks_give_permuted_weights(name):
     np.testing.assert_allclose(one[order], other, rtol=1e-4, atol=1e-6)
 
 
+#: Those whose weights follow from losses alone and not from where a task stands.
+OF_LOSSES = ("BanditMTL", "DWA", "FAMO", "IMTLL", "SI", "Uncertainty")
+
+
+@pytest.mark.parametrize("name", OF_LOSSES)
+def test_permuted_losses_give_permuted_weights(name):
+    seen = np.random.default_rng(0).uniform(0.1, 2, size=(6, 4)).astype("float32")
+    order, found = [2, 0, 3, 1], []
+    for losses in (seen, seen[:, order]):
+        balancer = EXAMPLES[name]()
+        balancer.bind([f"task_{i}" for i in range(4)])
+        for step, each in enumerate(losses):
+            weights = balancer(tf.constant(each)).numpy()
+            balancer.look_back(tf.constant(each), tf.constant(0.9 * each**1.1))
+            if name == "DWA" and step < 4:
+                balancer.end_epoch()
+        found.append(weights)
+    np.testing.assert_allclose(found[0][order], found[1], rtol=1e-5)
+    assert np.ptp(found[0]) > 1e-3
+
+
 @pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("wrong", [np.ones((2, 3)), np.ones(3)])
 def test_what_is_no_gramian_is_refused(name, wrong):
@@ -331,7 +352,11 @@ def test_graddrop_keeps_one_sign_of_each_entry():
         (lambda: balancers.PCGrad(seed=-1), "`seed` must be"),
         (lambda: balancers.EMTL(base=balancers.SI()), "`base` must be"),
         (lambda: balancers.EMTL(mixing=2), "`mixing` must be at most 1"),
-        (lambda: balancers.NMT(TASKS, inner=balancers.MGDA()), "`inner` must be"),
+        (lambda: balancers.NMT(TASKS, inner=balancers.NMT(TASKS)), "`inner` must be"),
+        (lambda: balancers.MGDA(wrt="rows"), "`wrt` must be"),
+        (lambda: balancers.GradDrop(wrt="rows"), "`wrt` must be"),
+        (lambda: balancers.PUB(wrt="representation"), "`wrt` must be"),
+        (lambda: balancers.PUB(bargain="none"), "`bargain` must be"),
         (lambda: balancers.DWA(temperature=0), "`temperature` must be"),
         (lambda: balancers.FAMO(decay=-1), "`decay` must be"),
         (lambda: balancers.PUB(rescale="mean"), "`rescale` must be"),
@@ -342,6 +367,48 @@ def test_graddrop_keeps_one_sign_of_each_entry():
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+#: Those that NMT may have inside: weights given for all tasks are none for a stage's.
+INNER = sorted(set(balancers.BALANCERS) - {"NMT", "FixedWeights"})
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_nmt_runs_every_balancer_inside_its_stages(name):
+    rows = make_rows(64)
+    nmt = balancers.NMT(TASKS, readings=1, inner=EXAMPLES[name]())
+    model = compiled("NMT", balancer=nmt, run_eagerly=True)
+    before = model.net.get_weights()
+    history = model.fit(
+        rows.batches(32), validation_data=rows.batches(64), epochs=4, verbose=0
+    ).history
+    assert nmt.done
+    assert finite(model)
+    assert "violation_like" in history
+    for one, other in zip(before, model.net.get_weights(), strict=True):
+        assert np.abs(one - other).max() > 0
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(nmt))
+    assert type(again.inner) is balancers.BALANCERS[name]
+
+
+@pytest.mark.parametrize("name", ["MGDA", "PUB", "GradDrop", "AdaTask", "FAMO"])
+def test_the_first_stage_trains_its_own_task_alone(name):
+    """Whatever is inside: nothing that only a later task reaches moves."""
+    rows = make_rows(32)
+    nmt = balancers.NMT(TASKS, readings=1, inner=EXAMPLES[name]())
+    model = compiled("NMT", balancer=nmt)
+
+    def values(variables):
+        return [np.array(variable) for variable in variables]
+
+    before = {task: values(variables) for task, variables in model.task_variables.items()}
+    shared = values(model.shared_variables)
+    model.train_on_batch(rows.columns, rows.labels)
+    for task, moves in (("like", True), ("click", False)):
+        for one, other in zip(before[task], values(model.task_variables[task]), strict=True):
+            assert bool(np.abs(one - other).max() > 0) is moves
+    for one, other in zip(shared, values(model.shared_variables), strict=True):
+        assert np.abs(one - other).max() > 0
 
 
 @pytest.mark.parametrize("variant", ["held_out", "paper"])

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tfmtl import balancers
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -20,20 +22,16 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize(
     "case",
     [
-        "EqualWeights-uneven",
-        "FixedWeights-uneven",
+        *(f"{name}-uneven" for name in sorted(set(balancers.BALANCERS) - {"NMT"})),
         "MinimumNorm-uneven",
         "MinimumNorm-even",
-        "EMTL-uneven",
-        "FAMO-uneven",
-        "GradDrop-uneven",
-        "PUB-uneven",
-        "AdaTask-uneven",
+        "MGDA-UB-uneven",
         "EqualWeights-regularised",
         "MinimumNorm-regularised",
         "validated",
         "NMT-held_out",
         "NMT-paper",
+        "NMT-PUB",
     ],
 )
 def test_two_replicas_take_the_step_of_one(found, case):

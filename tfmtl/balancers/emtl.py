@@ -75,6 +75,7 @@ class EMTL(GramianBalancer):
         n = len(self.tasks)
         self.base.bind(self.tasks)
         self._p = compat.add_state(self, "p", (n,), initial=1.0 / n)
+        self._alpha = compat.add_state(self, "alpha", (n,), initial=1.0 / n)
         super().build(input_shape)
 
     def weigh(self, losses, gramian):
@@ -91,13 +92,17 @@ class EMTL(GramianBalancer):
         p = tf.cast(self._p, gramian.dtype)
         p = solvers.mirror_ascent(p, n * solvers.shares(rates), self.step, self.radius**0.5)
         self._p.assign(tf.cast(p, tf.float32))
+        self._alpha.assign(tf.cast(alpha, tf.float32))
         own = n * solvers.shares(inverse)
         return n * solvers.shares(alpha * (self.mixing + (1 - self.mixing) * p * own))
 
     def watch(self):
-        """As every gradient method, and ``p_<task>``."""
-        p = tf.convert_to_tensor(self._p)
-        return {**super().watch(), **{f"p_{task}": p[i] for i, task in enumerate(self.tasks)}}
+        """As every gradient method, and ``alpha_<task>`` of the base, ``p_<task>``."""
+        found = super().watch()
+        for name, state in (("alpha", self._alpha), ("p", self._p)):
+            values = tf.convert_to_tensor(state)
+            found.update({f"{name}_{task}": values[i] for i, task in enumerate(self.tasks)})
+        return found
 
     def get_config(self):
         return {

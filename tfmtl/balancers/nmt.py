@@ -9,12 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl import compat
-from tfmtl.balancers.base import (
-    Balancer,
-    changing_only_if,
-    check_non_negative,
-    check_task_names,
-)
+from tfmtl.balancers.base import Balancer, check_non_negative, check_task_names
+from tfmtl.balancers.staged import Staged
 from tfmtl.callbacks import Reading
 from tfmtl.stages import PriorityStages
 
@@ -90,11 +86,12 @@ class NMT(Balancer):
             :math:`\log\lambda` for good.
         proportional: how far it moves it as long as it lasts.
         multiplier_rate: :math:`\tau` (``"paper"``; the paper's grid is 0.01, 0.05, 0.1).
-        inner: a balancer that reads losses, :class:`~tfmtl.balancers.FAMO` for example. Each
-            stage runs a copy of it over the stage's task and the earlier ones; its weights
-            multiply those above, so that :math:`\lambda` keeps its meaning. (The paper's appendix
-            runs FAMO on the terms of the Lagrangian, from whose logarithms :math:`\lambda` drops
-            out.)
+        inner: another balancer, :class:`~tfmtl.balancers.FAMO` for example. Each stage runs a copy
+            of it over the stage's task and the earlier ones; its weights multiply those above, so
+            that :math:`\lambda` keeps its meaning. (The paper's appendix runs FAMO on the terms of
+            the Lagrangian, from whose logarithms :math:`\lambda` drops out.) A step costs what
+            it costs under that balancer; where it reaches the shared variables alone, a task's
+            own variables follow the mixture above.
 
     The state holds two copies of the backbone's weights besides stage, multipliers, baselines and
     trace; all of it is saved with the model.
@@ -134,14 +131,14 @@ class NMT(Balancer):
         check_non_negative("proportional", proportional)
         check_non_negative("multiplier_rate", multiplier_rate)
         inner = compat.deserialize(inner)
-        if inner is not None and (not isinstance(inner, Balancer) or inner.reads != "losses"):
-            raise ValueError(
-                f"`inner` must be a balancer that reads losses alone. Received: {inner!r}"
-            )
-        if isinstance(inner, NMT):
-            raise ValueError("`inner` must not be another NMT.")
+        if inner is not None and (not isinstance(inner, Balancer) or isinstance(inner, NMT)):
+            raise ValueError(f"`inner` must be a balancer other than NMT. Received: {inner!r}")
         self.inner: Balancer | None = inner
-        self.looks_back = inner is not None and inner.looks_back
+        if inner is not None:
+            # To a step it is what it has inside.
+            for trait in ("reads", "looks_back", "update_every", "wrt", "own_moments", "moments"):
+                if hasattr(inner, trait):
+                    setattr(self, trait, getattr(inner, trait))
         self.priority = tuple(priority)
         self.variant = variant
         self.tolerance = dict(tolerance) if isinstance(tolerance, Mapping) else float(tolerance)
@@ -156,6 +153,15 @@ class NMT(Balancer):
         check_task_names("priority", self.priority, tasks)
         if isinstance(self.tolerance, dict):
             check_task_names("tolerance", list(self.tolerance), tasks)
+
+    def check_optimizer(self, optimizer):
+        if self.inner is not None:
+            self.inner.check_optimizer(optimizer)
+
+    def bind(self, tasks, variables=(), shared=(), optimizer=None):
+        if self.inner is not None and not self.tasks:
+            self.inner.bind(tasks, variables, shared, optimizer)
+        super().bind(tasks, variables, shared, optimizer)
 
     def build(self, input_shape):
         n = len(self.tasks)
@@ -190,17 +196,17 @@ class NMT(Balancer):
             ]
             for which in ("start", "best")
         }
+        # Relative excess over the baselines at the last reading; 0 where nothing is held.
+        self._violations = compat.add_state(self, "violations", (n,))
         self._trace = compat.add_state(self, "trace", (TRACE_ROWS, 3 + 5 * n), initial=np.nan)
-        # A stage's copy of the inner balancer, over its tasks in the order of their names here.
+        self._staged: Staged | None = None
         self._inners: list[Balancer] = []
-        own = self.inner
-        for stage in range(n if own is not None else 0):
-            inner = type(own).from_config(own.get_config())  # type: ignore[union-attr]
-            inner.bind([task for task in self.tasks if self.priority.index(task) <= stage])
-            self._inners.append(inner)
+        if self.inner is not None and self.reads != "gradients":
+            self._staged = Staged(self.inner, self.tasks, self._rank)
+            self._inners = self._staged.copies  # for Keras to find
         self.built = True
 
-    def call(self, losses, gramian=None):
+    def call(self, losses, gramian=None, whole=None):
         multipliers = tf.convert_to_tensor(self._multipliers)
         if self.variant == "paper":
             excess = losses - tf.convert_to_tensor(self._baselines)[0, :, 0] - self._tolerance
@@ -209,20 +215,41 @@ class NMT(Balancer):
             multipliers = tf.where(earlier, ascended, multipliers)
             self._multipliers.assign(multipliers)
         weights = self._mixture(multipliers)
-        for stage, inner in enumerate(self._inners):
-            running = tf.equal(tf.convert_to_tensor(self._stage), stage)
-            mine = np.flatnonzero(self._rank <= stage)[:, None]
-            with changing_only_if(running, inner):
-                found = inner(tf.gather(losses, mine[:, 0]))
-            factors = tf.tensor_scatter_nd_update(tf.ones_like(losses), mine, found)
-            weights = tf.where(running, weights * factors, weights)
-        return tf.math.divide_no_nan(weights, tf.reduce_sum(weights)) if self._inners else weights
+        if self.reads == "gradients":
+            weighed = [
+                tf.reshape(weights, [-1] + [1] * (each.shape.rank - 1)) * each for each in gramian
+            ]
+            return self.inner(losses, weighed)  # type: ignore[misc]
+        if self._staged is None:
+            return weights
+        matrices = [each for each in (gramian, whole) if each is not None]
+        found = self._staged.weigh(tf.convert_to_tensor(self._stage), losses, *matrices)
+        # Those of IMTL-G may be negative.
+        size = tf.reduce_sum(tf.abs(weights * found))
+        weights = tf.math.divide_no_nan(weights * found, size)
+        self.inner.record(weights, gramian)  # type: ignore[union-attr]
+        return weights
 
     def look_back(self, losses, losses_after):
-        for stage, inner in enumerate(self._inners):
-            mine = np.flatnonzero(self._rank <= stage)
-            with changing_only_if(tf.equal(tf.convert_to_tensor(self._stage), stage), inner):
-                inner.look_back(tf.gather(losses, mine), tf.gather(losses_after, mine))
+        if self._staged is not None:
+            self._staged.look_back(tf.convert_to_tensor(self._stage), losses, losses_after)
+
+    # With a balancer inside that searches
+
+    def own_weights(self):
+        return self._mixture()
+
+    def due(self):
+        """As :meth:`~tfmtl.balancers.gramian.GramianBalancer.due`, of the inner balancer."""
+        return self.inner.due()  # type: ignore[union-attr]
+
+    def last(self):
+        """As :meth:`~tfmtl.balancers.gramian.GramianBalancer.last`, of the inner balancer."""
+        return self.inner.last()  # type: ignore[union-attr]
+
+    def balance(self, losses, gradients, variables, optimizer):
+        """As :meth:`~tfmtl.balancers.updates.UpdateBalancer.balance`, of the inner balancer."""
+        return self.inner.balance(losses, gradients, variables, optimizer, find=self)  # type: ignore[union-attr]
 
     def _mixture(self, multipliers=None):
         """The weights: a convex combination of the stage's own loss and the held ones."""
@@ -289,6 +316,7 @@ class NMT(Balancer):
             # The best of several noisy readings reads too well: ask for one noise width more.
             margin = np.nan_to_num(self._baselines.numpy()[2])
             feasible = bool(np.nanmax((relative + margin)[earlier]) <= 0)
+        self._violations.assign(np.nan_to_num(violations))
         self._record(reading, step, feasible, violations, total)
         score = _monitored(risks)[current][0] if feasible else np.nanmax(violations)
         better = (not feasible, score) < tuple(self._best.numpy())
@@ -343,6 +371,9 @@ class NMT(Balancer):
         self._multipliers.assign(np.where(ended, start, 0.0))
         self._controller.assign(np.zeros((4, len(self.tasks)), np.float32))
         self._best.assign([np.inf, np.inf])
+        self._violations.assign(np.zeros(len(self.tasks), np.float32))
+        for inner in (self.inner, *self._inners) if self.inner is not None else ():
+            inner.restart()
         _, _, total, _, planned = self._counters.numpy().tolist()
         self._stage.assign(stage + 1)
         left = len(self.tasks) - stage - 1
@@ -385,17 +416,23 @@ class NMT(Balancer):
         }
 
     def watch(self):
-        """``stage`` (1 first) and ``lambda_<task>``, relative to the stage's own task."""
+        """``stage`` (1 first), ``lambda_<task>`` relative to the stage's own task and, as of the
+        last reading, ``violation_<task>``: the excess over the baseline as a fraction of it.
+        With ``inner`` what it shows besides.
+        """
         stage = tf.convert_to_tensor(self._stage)
         weights = self._mixture()
         own = tf.reduce_sum(weights * tf.cast(tf.equal(self._rank, stage), tf.float32))
         relative = tf.math.divide_no_nan(weights, own) * tf.cast(self._rank < stage, tf.float32)
-        multipliers = {
-            f"lambda_{task}": relative[i]
-            for i, task in enumerate(self.tasks)
-            if task != self.priority[-1]
-        }
-        return {"stage": tf.cast(stage + 1, tf.float32), **multipliers}
+        found = {"stage": tf.cast(stage + 1, tf.float32)}
+        for name, values in (
+            ("lambda", relative),
+            ("violation", tf.convert_to_tensor(self._violations)),
+        ):
+            for i, task in enumerate(self.tasks):
+                if task != self.priority[-1]:
+                    found[f"{name}_{task}"] = values[i]
+        return {**found, **(self.inner.watch() if self.inner is not None else {})}
 
     def callbacks(self):
         return [PriorityStages(self)]
