@@ -4,12 +4,12 @@ Two losses over two numbers (Navon et al., 2022, appendix B; the first one scale
 Adam, five starts. Writes `toy.png`, the trajectories in the space of the two losses, and `toy.csv`,
 how many starts each method brings to the lowest mean loss that any of them found.
 
-    python examples/toy.py [FOLDER]
+    python examples/toy.py [--out FOLDER] [--steps N] [--methods PUB,EMTL]
 """
 
+import argparse
 import csv
 import pathlib
-import sys
 
 import keras
 import matplotlib
@@ -24,7 +24,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 STARTS = [(-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0)]
-STEPS, RATE, EVERY = 4000, 0.02, 50
+RATE, STEPS, EPOCH, EVERY = 0.02, 4000, 200, 50
 #: A mean loss this near to the best one counts as the best.
 NEAR = 0.1
 
@@ -55,10 +55,11 @@ class Toy(keras.Model):
         return {task: rows + loss for task, loss in zip(("first", "second"), found, strict=True)}
 
 
-def trajectories(method):
-    """`[starts, readings, 2]`: the losses every `EVERY` steps."""
-    x = {"x": np.zeros((STEPS, 1), "float32")}
-    y = {task: np.zeros((STEPS, 1), "float32") for task in ("first", "second")}
+def trajectories(method, epochs):
+    """`[starts, readings, 2]`: the losses every `EVERY` steps and at the end."""
+    x = {"x": np.zeros((EPOCH, 1), "float32")}
+    y = {task: np.zeros((EPOCH, 1), "float32") for task in ("first", "second")}
+    row = ({"x": x["x"][:1]}, {task: each[:1] for task, each in y.items()})  # what NMT reads
     model = tfmtl.MultiTaskModel(Toy())
     model({"x": x["x"][:1]})
     itself = {task: lambda y_true, y_pred: y_pred for task in y}
@@ -78,19 +79,33 @@ def trajectories(method):
                 model.net.get_weights()[0]
             )
         )
-        model.fit(x, y, batch_size=1, shuffle=False, verbose=0, callbacks=[note])
+        model.fit(
+            x,
+            y,
+            batch_size=1,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            validation_data=row if isinstance(model.balancer, balancers.NMT) else None,
+            callbacks=[note],
+        )
+        seen.append(model.net.get_weights()[0])  # NMT goes back to its best reading
         found.append(np.stack(losses(tf.constant(np.array(seen), tf.float32)), axis=1))
     return np.stack(found)
 
 
-def main(folder):
-    methods = {
-        name: kind
-        for name, kind in balancers.BALANCERS.items()
-        if name not in ("FixedWeights", "NMT", "DWA")  # weights, rows, epochs: nothing here has any
+METHODS = {
+    **{name: kind for name, kind in balancers.BALANCERS.items() if name != "FixedWeights"},
+    "NMT": lambda: balancers.NMT(["first", "second"], patience=100),
+    "PUB (letter)": lambda: balancers.PUB(update_every=1, bargain="update", rescale=None),
+}
+
+
+def main(folder, steps, names):
+    found = {
+        name: trajectories(METHODS[name], max(1, steps // EPOCH))
+        for name in track(names, "methods")
     }
-    methods["PUB, the letter"] = lambda: balancers.PUB(rescale=None, update_every=1)
-    found = {name: trajectories(kind) for name, kind in track(list(methods.items()), "methods")}
     best = min(path[-1].mean() for paths in found.values() for path in paths)
     rows = [
         {
@@ -133,4 +148,12 @@ def draw(found, order, path):
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "runs/toy"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/toy"))
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"a multiple of {EPOCH}")
+    parser.add_argument("--methods", default=",".join(METHODS), help="all by default")
+    chosen = parser.parse_args()
+    wanted = [name.strip() for name in chosen.methods.split(",")]
+    if unknown := sorted(set(wanted) - set(METHODS)):
+        parser.error(f"--methods must name some of {list(METHODS)}. Received: {unknown}")
+    main(chosen.out, chosen.steps, wanted)
