@@ -1,14 +1,17 @@
-"""Callbacks: what guards a training run, and what reads held-out losses while it runs."""
+"""Callbacks: what guards a training run, reads held-out losses while it runs, or shows it."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tfmtl import events, figures
 
 if TYPE_CHECKING:
     from tfmtl.inputs import Source
@@ -170,3 +173,97 @@ class BestReading(HeldOutReadings):
     def on_train_end(self, logs=None):
         if self._kept is not None:
             self.model.net.set_weights(self._kept)
+
+
+class TaskBoard(keras.callbacks.Callback):
+    """Writes what a multi-task run shows to TensorBoard.
+
+    Every scalar of the logs becomes one with its group before the slash: ``loss/like``,
+    ``weight/like``, ``gradient_norm/like``, ``cosine/like_click``, ``lambda/like``, metrics as
+    ``auc/like`` and figures of held-out rows as ``val_loss/like``; the total is ``loss``. As in
+    Keras, losses and metrics are means over the epoch so far, what a balancer shows is of the step.
+    Values that are not finite are left out. :func:`tfmtl.plots.history` draws the folder.
+
+    Steps are the model's ``steps_taken``: a resumed run goes on, and takes the place of what the
+    killed one had written beyond the steps it resumes from. A run that starts anew takes the place
+    of all, so give it a folder of its own.
+
+    It needs no package beside TensorFlow. Where several workers train, the chief writes.
+
+    Args:
+        log_dir: the folder; it is made where there is none.
+        every: write every so many steps, and at the end of each epoch.
+        similarity: also show the cosine between gradient and update, over the shared variables
+            (``similarity/shared``), over those of the tasks (``similarity/task``), and how the two
+            differ (``similarity/difference``): PUB, equation 1.
+
+    Raises:
+        ValueError: ``log_dir`` is not a path, ``every`` not a positive integer, or ``similarity``
+            not a boolean.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike, every: int = 100, similarity: bool = False):
+        super().__init__()
+        if not isinstance(log_dir, (str, os.PathLike)) or not os.fspath(log_dir):
+            raise ValueError(f"`log_dir` must be the path of a folder. Received: {log_dir!r}")
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise ValueError(f"`every` must be a positive integer. Received: {every!r}")
+        if not isinstance(similarity, bool):
+            raise ValueError(f"`similarity` must be True or False. Received: {similarity!r}")
+        self.log_dir = os.fspath(log_dir)
+        self.every = every
+        #: Asks ``MultiTaskModel.fit`` to compute the similarities.
+        self.watches_updates = similarity
+        # Keras 2.15 turns every figure of every step into a number, unless all callbacks say this.
+        self._supports_tf_logs = True
+        self._writer: events.ScalarWriter | None = None
+
+    def on_train_begin(self, logs=None):
+        self.on_train_end()  # of a `fit` that an error ended
+        self._tags: dict[str, str] = {}
+        self._written: set[str] = set()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not before: a callback behind this one may restore a run when the training begins.
+        self._step = self.model.steps_taken
+        if self._writer is None and self.model.distribute_strategy.extended.should_save_summary:
+            self._writer = events.ScalarWriter(self.log_dir, self._step + 1)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._move()
+        if self._due:
+            self._write(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._move()
+        self._write(logs)
+        if self._writer is not None:
+            self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _move(self) -> None:
+        """Go to the step that the model has come to."""
+        step = self.model.steps_taken
+        # An execution may hold several steps.
+        self._due = step // self.every > self._step // self.every
+        if step > self._step:
+            self._step = step
+            self._written.clear()
+
+    def _write(self, logs: Mapping) -> None:
+        """Write the figures that this step has not written yet."""
+        if self._writer is None:
+            return
+        scalars = {}
+        for name in (name for name in logs if name not in self._written):
+            value = np.asarray(logs[name])
+            if value.ndim == 0 and np.isfinite(value):
+                if name not in self._tags:
+                    self._tags[name] = figures.tag(name, self.model.tasks)
+                scalars[self._tags[name]] = float(value)
+        self._written.update(logs)
+        self._writer.write(self._step, scalars)

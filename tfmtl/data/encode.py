@@ -94,8 +94,12 @@ class Encoder:
         return FeatureSpec(sizes, tuple(self.scales), width)
 
 
-def require(module: str) -> ModuleType:
-    """Import a module that only loaders need.
+def require(module: str, what: str = "Reading this data set") -> ModuleType:
+    """Import a module that only loaders or plots need.
+
+    Args:
+        module: its name.
+        what: what needs it, as the error's first words.
 
     Raises:
         ImportError: it is missing or broken; says which extra brings it.
@@ -105,7 +109,7 @@ def require(module: str) -> ModuleType:
     except ImportError as error:
         # Installed but broken is not the same as missing (pyarrow 26 with NumPy 1, for one).
         raise ImportError(
-            f"Reading this data set needs `{module}`, which does not import: {error}. "
+            f"{what} needs `{module}`, which does not import: {error}. "
             'Try: pip install "tfmtl[demo]"'
         ) from error
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from tfmtl.experiments.settings import weighted_sums
 from tfmtl.experiments.tables import by_method
+from tfmtl.plots import COLOURS, GREY, legend_above, mark_stages
 
-# Okabe and Ito's colours, told apart by everyone.
-LINE, STAR, LETTER, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
+LINE, STAR, LETTER, OTHER = COLOURS[:4]
 _SIZES = {"*": 15, "D": 7, "o": 6}
 
 
 def tradeoff(records: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) -> None:
     """Primary against secondary test AUC, as in NMT's Figure 2; bars are deviations over seeds."""
     primary, secondary = (by_method(records, f"auc_{task}") for task in tasks[:2])
-    figure, axes = plt.subplots(figsize=(7.2, 5.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    axes = figure.subplots()
     sums = weighted_sums(primary)
     if sums:
         x = [secondary[m].mean() for m in sums]
@@ -60,7 +58,6 @@ def tradeoff(records: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Pat
     # Above the axes, where nothing can lie beneath it.
     figure.legend(loc="outside upper left", ncols=2, fontsize=9, frameon=False)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def traces(rows: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) -> None:
@@ -78,9 +75,8 @@ def traces(rows: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) ->
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     stage = columns["stage"]
     parts = [np.flatnonzero(stage == k) for k in np.unique(stage)]
-    figure, (top, middle, bottom) = plt.subplots(
-        3, 1, sharex=True, figsize=(7.2, 7.2), layout="constrained"
-    )
+    figure = Figure(figsize=(7.2, 7.2), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
 
     def draw(axes, name: str, colour: str, label: str | None = None) -> None:
         for part in parts:
@@ -88,7 +84,7 @@ def traces(rows: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) ->
             label = None  # once
 
     for i, task in enumerate(tasks[:-1]):
-        draw(top, f"lambda_{task}", (STAR, LETTER, LINE, "#CC79A7")[i % 4], f"λ of {task}")
+        draw(top, f"lambda_{task}", (STAR, LETTER, LINE, OTHER)[i % 4], f"λ of {task}")
     top.set_ylabel("λ")
 
     loss, auc = columns[f"loss_{tasks[0]}"], columns[f"auc_{tasks[0]}"]
@@ -125,33 +121,11 @@ def traces(rows: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) ->
         (middle, handles),
         (bottom, bottom.get_legend_handles_labels()),
     ):
-        # Above the panel, where nothing can lie beneath it.
-        axes.legend(
-            *labelled,
-            loc="lower right",
-            bbox_to_anchor=(1, 1),
-            borderaxespad=0.2,
-            ncols=4,
-            fontsize=8,
-            frameon=False,
-        )
+        legend_above(axes, *labelled)
         axes.grid(alpha=0.2)
-        for part in parts[1:]:
-            axes.axvline(columns["step"][part[0] - 1], color=GREY, linewidth=1, linestyle=":")
     top.set_xlim(left=0)
-    for number, part in enumerate(parts, 1):
-        begin = 0 if number == 1 else columns["step"][part[0] - 1]
-        top.annotate(
-            f"stage {number}",
-            (begin, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, -11),
-            textcoords="offset points",
-            fontsize=8,
-            color=GREY,
-        )
+    mark_stages((top, middle, bottom), columns["step"], stage)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def _point(axes, x: np.ndarray, y: np.ndarray, marker: str, colour: str) -> None:
