@@ -24,8 +24,8 @@ env: $(READY) ## the locked environment .venv/STACK
 demo: $(READY) ## train on real rows and write tables and plots to runs/ (ARGS="--data kuairand --path ...")
 	$(BIN)/tfmtl demo $(ARGS)
 
-test: $(READY) ## the tests (ARGS="-k data")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## the tests, on every core up to four (ARGS="-k data")
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 lint: $(READY) ## linter, formatter, type checker
 	$(BIN)/ruff check .

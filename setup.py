@@ -29,7 +29,15 @@ setup(
             "pyarrow>=14,<26",
             "matplotlib>=3.8",
         ],
-        "test": ["build", "hypothesis", "mypy", "pytest>=8", "ruff", "scikit-learn"],
+        "test": [
+            "build",
+            "hypothesis",
+            "mypy",
+            "pytest>=8",
+            "pytest-xdist",
+            "ruff",
+            "scikit-learn",
+        ],
     },
     entry_points={"console_scripts": ["tfmtl = tfmtl.cli:main"]},
     classifiers=[

@@ -179,7 +179,7 @@ def watched(request, tmp_path_factory):
         validation_data=rows.batches(30),
         epochs=4,
         verbose=0,
-        callbacks=[TaskBoard(folder / "run", every=2)],
+        callbacks=[TaskBoard(folder / "run", every=2, similarity=request.param == "EMTL")],
     )
     return model, history, folder / "run"
 
@@ -291,11 +291,6 @@ def test_bad_arguments_of_the_callback(arguments, message):
         TaskBoard(**arguments)
 
 
-def test_similarities_are_asked_for_only_on_demand(tmp_path):
-    assert TaskBoard(tmp_path).watches_updates is False
-    assert TaskBoard(tmp_path, similarity=True).watches_updates is True
-
-
 # Pictures
 
 
@@ -310,9 +305,9 @@ def drawn(figure):
 
 
 PANELS = {
-    "EMTL": ["weight", "gradient norm", "cosine", "p"],
+    "EMTL": ["weight", "gradient norm", "cosine", "p", "α", "similarity", "difference"],
     "MGDA": ["weight", "gradient norm", "cosine"],
-    "NMT": ["λ"],
+    "NMT": ["λ", "violation"],
     "EqualWeights": [],
 }
 
