@@ -23,24 +23,53 @@ class MultiTaskModel(keras.Model):
     """Trains any Keras model that returns ``{task: prediction}``.
 
     Args:
-        net: the backbone, functional or subclassed. Its output is a dict by task.
+        net: the backbone, functional or subclassed. Its output is a dict by task, or a single
+            tensor, which is then called ``"score"``.
         shared: the variables that tasks share: names as in ``variable.path`` (``name`` in Keras
             2.15), positions in ``net.weights``, or the variables themselves. By default those
             that at least two tasks' losses reach.
+        outputs: ``{task: output}`` for tasks that are trained on an output of another name. Several
+            tasks may pull on one output: ``{"pay": "score", "relevance": "score"}``.
+        layout: ``"rows"``: labels ``[batch]`` or ``[batch, 1]``, a row for each; or ``"lists"``:
+            labels and predictions ``[batch, list]``, a query's items for each, where a label that
+            is NaN or below 0 is padding.
+        queries: with ``"rows"``, the column of the inputs (or the entry of the labels) that says
+            which query a row belongs to, ``[batch]`` of integers: what pairwise losses and ranking
+            metrics compare rows within.
 
-    A task's loss is the mean over the rows of the (global) batch that carry a label: a NaN label
-    means *no label here* and leaves loss and metrics, and as in Keras sample weights multiply the
-    rows' losses but not their count.
+    A task's loss is the mean over the rows of the (global) batch that carry a label (with a
+    pairwise loss, over pairs or lists): a NaN label means *no label here* and leaves loss and
+    metrics, and as in Keras sample weights multiply the rows' losses but not their count.
 
     Raises:
-        ValueError: ``net`` is not a Keras model, or ``shared`` names an unknown variable.
+        ValueError: ``net`` is not a Keras model, ``shared`` names an unknown variable, ``outputs``
+            an unknown output, an unknown ``layout``, or ``queries`` with lists.
     """
 
-    def __init__(self, net: keras.Model, shared: Sequence | None = None, **kwargs):
+    def __init__(
+        self,
+        net: keras.Model,
+        shared: Sequence | None = None,
+        *,
+        outputs: Mapping[str, str] | None = None,
+        layout: str = "rows",
+        queries: str | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not isinstance(net, keras.layers.Layer):
             raise ValueError(f"`net` must be a Keras model. Received: {net!r}")
+        if layout not in ("rows", "lists"):
+            raise ValueError(f"`layout` must be 'rows' or 'lists'. Received: {layout!r}")
+        if queries is not None and layout == "lists":
+            raise ValueError(
+                "`queries` must be None with layout='lists', where a list is a query. "
+                f"Received: {queries!r}"
+            )
         self.net = net
+        self.layout = layout
+        self.queries = queries
+        self._outputs = dict(outputs or {})
         self._shared_given = None
         if shared is not None:
             self._shared_given = [
@@ -77,11 +106,12 @@ class MultiTaskModel(keras.Model):
         if self._signature is not None:
             return
         example = tf.nest.map_structure(inputs.zeros, spec)
-        predictions = self.net(example, training=False)
-        if not isinstance(predictions, Mapping):
+        predictions = by_name(self.net(example, training=False))
+        unknown = sorted(set(self._outputs.values()) - set(predictions))
+        if unknown:
             raise ValueError(
-                "The backbone's output must be a dict {task: prediction}. "
-                f"Received: {type(predictions).__name__}"
+                "`outputs` must name outputs of the backbone. "
+                f"Expected some of: {sorted(predictions)}. Received: {unknown}"
             )
         self._reach = self._find_reach(example)
         if self._shared_given is not None:
@@ -101,7 +131,7 @@ class MultiTaskModel(keras.Model):
                 recording() as marked,
             ):
                 tape.watch(watched)
-                outputs = self.net(example, training=True)
+                outputs = by_name(self.net(example, training=True))
 
             def reached(output) -> frozenset[int]:
                 found = tape.gradient(output, watched)
@@ -136,6 +166,16 @@ class MultiTaskModel(keras.Model):
             )
         return frozenset(id(v) for i, (v, name) in known.items() if i in given or name in given)
 
+    def output_of(self, task: str) -> str:
+        """The output of the backbone that a task is trained on."""
+        return self._outputs.get(task, task)
+
+    def predictions(self, x, *, training: bool) -> dict:
+        """What the backbone gives for each task, and for each output that is not trained."""
+        found = by_name(self.net(x, training=training))
+        names = (*self.tasks, *self._objectives.untrained)
+        return {name: found[self.output_of(name)] for name in names}
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """The trained tasks, in the order of ``compile(loss=...)``."""
@@ -143,7 +183,8 @@ class MultiTaskModel(keras.Model):
 
     def is_shared(self) -> list[bool]:
         """For each trainable variable whether it is shared."""
-        reached = [self._reach[task] for task in self.tasks or self._reach]
+        tasks = self.tasks or self._reach
+        reached = [self._reach[self.output_of(task)] for task in tasks]
         counts = [sum(id(v) in task for task in reached) for v in self.net.trainable_variables]
         if self._shared_ids is None:
             return [count > 1 for count in counts]
@@ -163,7 +204,11 @@ class MultiTaskModel(keras.Model):
         """For each task the trainable variables that it reaches and that are not shared."""
         variables = list(zip(self.net.trainable_variables, self.is_shared(), strict=True))
         return {
-            task: [v for v, shared in variables if id(v) in self._reach[task] and not shared]
+            task: [
+                v
+                for v, shared in variables
+                if id(v) in self._reach[self.output_of(task)] and not shared
+            ]
             for task in self.tasks or tuple(self._reach)
         }
 
@@ -197,7 +242,9 @@ class MultiTaskModel(keras.Model):
             ValueError: tasks unknown or missing in any argument, a task that reaches no trainable
                 variable, a negative learning rate, or a balancer that does not fit.
         """
-        objectives = Objectives(loss or {}, metrics, weighted_metrics)
+        objectives = Objectives(
+            loss or {}, metrics, weighted_metrics, self.layout, self.queries, self._outputs
+        )
         balancer = balancers.get(balancer)
         balancer.check_tasks(objectives.tasks)
         optimizer = keras.optimizers.get(optimizer)
@@ -233,7 +280,7 @@ class MultiTaskModel(keras.Model):
         """Check that tasks, backbone and balancer fit, once the backbone is built."""
         objectives.check_outputs(self._reach)
         trainable = set(map(id, self.net.trainable_variables))
-        lost = [task for task in objectives.tasks if not trainable & self._reach[task]]
+        lost = [t for t in objectives.tasks if not trainable & self._reach[self.output_of(t)]]
         if lost:
             raise ValueError(
                 "Every task must reach a trainable variable of the backbone. "
@@ -301,9 +348,15 @@ class MultiTaskModel(keras.Model):
 
     # Steps
 
-    def global_sums(self, y, predictions, sample_weight, *, update: bool) -> LossSums:
-        """This replica's share of the losses over the counts of the global batch."""
-        local = self._objectives.sums(y, predictions, sample_weight, update=update)
+    def global_sums(self, data, predictions, *, update: bool) -> LossSums:
+        """This replica's share of the losses over the counts of the global batch.
+
+        Args:
+            data: the batch, ``(x, y)`` or ``(x, y, sample_weight)``.
+            predictions: by task, as from :meth:`predictions`.
+            update: feed the metrics too.
+        """
+        local = self._objectives.sums(data, predictions, update=update)
         return LossSums(
             local.sums,
             gradients.sum_over_replicas(local.counts),
@@ -342,9 +395,8 @@ class MultiTaskModel(keras.Model):
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        predictions = self.net(x, training=False)
-        sums = self._objectives.sums(y, predictions, sample_weight, update=True)
+        predictions = self.predictions(data[0], training=False)
+        sums = self._objectives.sums(data, predictions, update=True)
         self._objectives.track(sums)
         misfits = gradients.sum_over_replicas(sums.misfits)
         found = tf.stack([tf.zeros([], tf.int64), tf.argmax(misfits), EVALUATED_LABEL])
@@ -460,15 +512,14 @@ class MultiTaskModel(keras.Model):
                     self._build_from_spec(_spec_of(x))
                     self._fit_together(self._objectives, self.balancer)
                     self._build_state()
-            predictions = self.net(x, training=False)
-            self._objectives.sums(y, predictions, sample_weight)
+            self._objectives.sums((x, y, sample_weight), self.predictions(x, training=False))
             self._check_labels(y)
 
     def _check_labels(self, labels: Mapping) -> None:
         """Look for labels outside their loss's domain in a batch."""
         for task in self.tasks:
             low, high = self._objectives.domain(task)
-            values = np.asarray(labels[task])
+            values = np.asarray(self._objectives.without_padding(labels[task]))
             wrong = values[(values < low) | (values > high)]
             if wrong.size:
                 raise ValueError(label_error(task, low, high, wrong.flat[0]))
@@ -503,11 +554,10 @@ class MultiTaskModel(keras.Model):
         if self._read_function is None:
 
             def read(batch):
-                x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-                predictions = self.net(x, training=False)
+                predictions = self.predictions(batch[0], training=False)
                 return (
-                    self._objectives.sums(y, predictions, sample_weight),
-                    self._objectives.binary_rows(y, predictions, sample_weight),
+                    self._objectives.sums(batch, predictions),
+                    self._objectives.binary_rows(batch, predictions),
                 )
 
             self._read_function = (
@@ -541,6 +591,9 @@ class MultiTaskModel(keras.Model):
             "name": self.name,
             "net": compat.serialize(self.net),
             "shared": self._shared_config(),
+            "outputs": self._outputs,
+            "layout": self.layout,
+            "queries": self.queries,
         }
 
     def _shared_config(self):
@@ -583,6 +636,22 @@ class MultiTaskModel(keras.Model):
         if self._signature is None:
             raise ValueError("`export` needs a built model: call `fit`, or the model on a batch.")
         export.export(self.net, self._signature, filepath, **kwargs)
+
+
+def by_name(outputs) -> Mapping:
+    """A backbone's outputs by name: a single one is called ``"score"``.
+
+    Raises:
+        ValueError: neither a tensor nor a dict of tensors.
+    """
+    if isinstance(outputs, Mapping):
+        return outputs
+    if isinstance(outputs, (list, tuple)):
+        raise ValueError(
+            "The backbone's output must be a dict {task: prediction}, or one tensor. "
+            f"Received: {type(outputs).__name__}"
+        )
+    return {"score": outputs}
 
 
 def _spec_of(value):

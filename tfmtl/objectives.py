@@ -39,27 +39,69 @@ class LossSums(NamedTuple):
         return tf.math.divide_no_nan(self.sums, self.counts)
 
 
+class Rows(NamedTuple):
+    """What a task's loss made of a batch.
+
+    Args:
+        sums: of the weighted losses, of what counts, and of the misfits, as in
+            :class:`LossSums`; scalars.
+        labels: with 0 where there is none.
+        prediction: of the labels' shape or, with sparse labels, one dimension more.
+        present: which labels there are, bool, ``[rows]`` or ``[batch, list]``.
+        weight: the sample weights, of that shape.
+    """
+
+    sums: LossSums
+    labels: tf.Tensor
+    prediction: tf.Tensor
+    present: tf.Tensor
+    weight: tf.Tensor
+
+
 class Objective:
     """One task's loss and metrics.
 
     Args:
         task: its name.
-        loss: a Keras loss, its name, or a function ``(y_true, y_pred) -> [batch, ...]``.
+        loss: a Keras loss, its name, a function ``(y_true, y_pred) -> [batch, ...]``, or a loss
+            that compares the items of a query and has a method ``sums``, as those of
+            :mod:`tfmtl.losses` do.
         metrics: Keras metrics or their names, over labelled rows, each row counting once.
         weighted_metrics: the same, each row counting by its sample weight.
+        lists: whether labels and predictions are ``[batch, list]``.
+        queries: whether query ids come with the rows.
     """
 
-    def __init__(self, task: str, loss, metrics: Sequence = (), weighted_metrics: Sequence = ()):
+    def __init__(
+        self,
+        task: str,
+        loss,
+        metrics: Sequence = (),
+        weighted_metrics: Sequence = (),
+        *,
+        lists: bool = False,
+        queries: bool = False,
+    ):
         self.task = task
         self.loss_identifier = loss
+        self._lists = lists
         loss = compat.get_loss(loss)
         if not callable(loss):
             raise ValueError(f"`loss[{task!r}]` must be a Keras loss. Received: {loss!r}")
-        if getattr(loss, "reduction", None) == "sum":
+        #: Whether the loss compares the items of a query.
+        self.compares = hasattr(loss, "sums")
+        if self.compares and not lists and not queries:
+            raise ValueError(
+                f"`loss[{task!r}]` compares the items of a query: expected "
+                "MultiTaskModel(..., layout='lists'), or queries='COLUMN' that says which query a "
+                "row belongs to. Received neither"
+            )
+        if not self.compares and getattr(loss, "reduction", None) == "sum":
             raise ValueError(
                 f"`loss[{task!r}]` has reduction='sum'. Expected a loss that is a mean over rows, "
                 "since a task's loss is the mean over its labelled rows."
             )
+        self._loss = loss
         self._rowwise = loss.call if isinstance(loss, keras.losses.Loss) else loss
         self._loss_name = compat.loss_name(loss)
         #: The labels the loss is defined for, lowest and highest.
@@ -113,14 +155,59 @@ class Objective:
             )
         return labels
 
-    def rows(self, labels, prediction):
-        """Loss of each row, whether it has a label, whether that label is in the loss's domain.
+    def rows(self, labels, prediction, weight=None, queries=None) -> Rows:
+        """Losses of a batch.
 
-        Returns:
-            ``values`` float32 ``[batch]``, 0 where there is no label, NaN where the prediction
-            is; ``present`` and ``misfit``,
-            bool ``[batch]``; and the labels with 0 for absent ones.
+        Args:
+            labels: ``[batch]``, ``[batch, ...]``; with lists ``[batch, list]``.
+            prediction: as many.
+            weight: sample weights ``[batch]`` or, with lists, ``[batch, list]``; 1 by default.
+            queries: ``[batch]``, the query of each row, for a loss that compares rows.
         """
+        if self._lists:
+            labels, prediction, weight = self._of_lists(labels, prediction, weight)
+        if self.compares:
+            return self._compared(labels, prediction, weight, queries)
+        return self._row_by_row(labels, prediction, weight)
+
+    def _of_lists(self, labels, prediction, weight) -> tuple:
+        """Labels with NaN as padding and weights, of the prediction's shape ``[batch, list]``; as
+        rows ``[batch · list, 1]`` for a loss that looks at them one by one.
+        """
+        labels = without_padding(labels)
+        if prediction.shape.rank == labels.shape.rank + 1 and prediction.shape[-1] == 1:
+            prediction = prediction[..., 0]
+        if labels.shape.rank != 2 or not labels.shape.is_compatible_with(prediction.shape):
+            raise ValueError(
+                f"Labels and predictions of task {self.task!r} must be [batch, list]. "
+                f"Received: {labels.shape} and {prediction.shape}"
+            )
+        if weight is not None:
+            weight = tf.cast(weight, tf.float32)
+            weight = tf.reshape(weight, [-1, 1]) if weight.shape.rank == 1 else weight
+            weight = tf.broadcast_to(weight, tf.shape(labels))
+        if self.compares:
+            return labels, prediction, weight
+        return tf.reshape(labels, [-1, 1]), tf.reshape(prediction, [-1, 1]), weight
+
+    def _compared(self, labels, prediction, weight, queries) -> Rows:
+        """By a loss of pairs or lists."""
+        prediction = tf.cast(prediction, tf.float32)
+        if not self._lists:
+            labels = tf.cast(self.align(labels, prediction), tf.float32)
+            labels, prediction = tf.reshape(labels, [-1]), tf.reshape(prediction, [-1])
+        weight = _ones(prediction) if weight is None else tf.reshape(weight, tf.shape(prediction))
+        found, count = self._loss.sums(labels, prediction, queries, weight)
+        # The loss may pass over an item whose score is lost.
+        lost = tf.reduce_any(tf.math.is_nan(prediction))
+        found = tf.where(lost, tf.constant(math.nan), found)
+        absent = tf.math.is_nan(labels)
+        labels = tf.where(absent, tf.zeros_like(labels), labels)
+        sums = LossSums(found, count, tf.zeros([]))
+        return Rows(sums, labels, prediction, ~absent, weight)
+
+    def _row_by_row(self, labels, prediction, weight) -> Rows:
+        """By a loss that looks at each row alone."""
         labels = self.align(labels, prediction)
         inner = list(range(1, labels.shape.rank))
         if labels.dtype.is_floating:
@@ -150,15 +237,40 @@ class Objective:
         # TensorFlow 2.15 clips NaN to a number.
         lost = tf.reduce_any(tf.math.is_nan(prediction), axis=list(range(1, prediction.shape.rank)))
         values = tf.where(lost, tf.constant(math.nan), values)
-        return values, present, misfit, labels
+        weight = _ones(values) if weight is None else tf.reshape(tf.cast(weight, tf.float32), [-1])
+        sums = LossSums(
+            tf.reduce_sum(values * weight),
+            tf.reduce_sum(tf.cast(present, tf.float32)),
+            tf.reduce_sum(tf.cast(misfit, tf.float32)),
+        )
+        return Rows(sums, labels, prediction, present, weight)
 
-    def update_metrics(self, labels, prediction, present, weight) -> None:
-        """Feed the metrics with the labelled rows of a batch."""
-        present = tf.cast(present, tf.float32)
-        for metric in self.metrics:
-            metric.update_state(labels, prediction, sample_weight=present)
-        for metric in self.weighted_metrics:
-            metric.update_state(labels, prediction, sample_weight=present * weight)
+    def update_metrics(self, rows: Rows, queries=None, lists=None) -> None:
+        """Feed the metrics with the labelled rows of a batch.
+
+        Args:
+            rows: as from :meth:`rows`.
+            queries: the query of each row.
+            lists: the shape of lists that were made into rows, for metrics that rank.
+        """
+        present = tf.cast(rows.present, tf.float32)
+        for metrics, weight in (
+            (self.metrics, present),
+            (self.weighted_metrics, present * rows.weight),
+        ):
+            for metric in metrics:
+                labels, prediction = rows.labels, rows.prediction
+                ranks = hasattr(metric, "takes_queries")
+                if ranks and lists is not None:
+                    labels, prediction, weight = (
+                        tf.reshape(each, lists) for each in (labels, prediction, weight)
+                    )
+                elif not ranks and self.compares:
+                    labels, prediction, weight = (
+                        tf.reshape(each, [-1, 1]) for each in (labels, prediction, weight)
+                    )
+                ids = {"queries": queries} if ranks and queries is not None else {}
+                metric.update_state(labels, prediction, sample_weight=weight, **ids)
 
 
 class Objectives:
@@ -168,9 +280,20 @@ class Objectives:
         loss: a loss for every task; ``None`` for an output that is not trained.
         metrics: lists of metrics by task.
         weighted_metrics: the same, honouring sample weights.
+        layout: ``"rows"`` or ``"lists"``.
+        queries: the column of inputs or entry of labels with the query of each row.
+        outputs: the output of a task that is trained on one of another name.
     """
 
-    def __init__(self, loss: Mapping, metrics: Mapping | None, weighted_metrics: Mapping | None):
+    def __init__(
+        self,
+        loss: Mapping,
+        metrics: Mapping | None,
+        weighted_metrics: Mapping | None,
+        layout: str = "rows",
+        queries: str | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ):
         if not isinstance(loss, Mapping):
             raise ValueError(f"`loss` must be a dict {{task: loss}}. Received: {loss!r}")
         self.untrained = tuple(task for task, each in loss.items() if each is None)
@@ -190,77 +313,118 @@ class Objectives:
                     f"{sorted(self.tasks)}. Received: {unknown}"
                 )
             by_task[argument] = {task: _as_list((given or {}).get(task)) for task in self.tasks}
+        unknown = sorted(set(outputs or ()) - set(self.tasks))
+        if unknown:
+            raise ValueError(
+                "`loss` must have every task that `outputs` names. "
+                f"Expected: {sorted(outputs or ())}. Received: {sorted(loss)} (missing: {unknown})"
+            )
+        self._lists = layout == "lists"
+        self._queries = queries
+        self._outputs = dict(outputs or {})
         self._all = [
-            Objective(task, loss[task], by_task["metrics"][task], by_task["weighted_metrics"][task])
+            Objective(
+                task,
+                loss[task],
+                by_task["metrics"][task],
+                by_task["weighted_metrics"][task],
+                lists=self._lists,
+                queries=queries is not None,
+            )
             for task in self.tasks
         ]
         self.named_metrics: dict[str, keras.metrics.Metric] = {}
         for objective in self._all:
             self.named_metrics.update(objective.named_metrics())
 
-    def check_outputs(self, predictions) -> None:
-        """Raise ``ValueError`` where the backbone's output does not carry the tasks."""
-        if not isinstance(predictions, Mapping):
-            raise ValueError(
-                "The backbone's output must be a dict {task: prediction}. "
-                f"Received: {type(predictions).__name__}"
-            )
-        expected = sorted([*self.tasks, *self.untrained])
-        if sorted(predictions) != expected:
+    def check_outputs(self, outputs) -> None:
+        """Raise ``ValueError`` where the backbone's outputs are not those that are trained.
+
+        Args:
+            outputs: their names.
+        """
+        trained = {self._outputs.get(task, task) for task in self.tasks}
+        expected = sorted(trained | set(self.untrained))
+        if sorted(outputs) != expected:
             raise ValueError(
                 "`loss` must name every output of the backbone (with None for one that is not "
-                f"trained). Expected: {sorted(predictions)}. Received: {expected}"
+                f"trained), or `outputs` say which one a task means. Expected: {sorted(outputs)}. "
+                f"Received: {expected}"
             )
 
-    def sums(self, labels, predictions, sample_weight=None, *, update: bool = False) -> LossSums:
+    def sums(self, data, predictions: Mapping, *, update: bool = False) -> LossSums:
         """Sums and counts of a batch.
 
         Args:
-            labels: ``{task: [batch] or [batch, ...]}``; NaN where a row has no label.
+            data: ``(x, y)`` or ``(x, y, sample_weight)``: labels ``{task: [batch] or
+                [batch, ...]}``, NaN where a row has none; weights ``[batch]`` for all tasks, or
+                ``{task: [batch]}``.
             predictions: ``{task: [batch, ...]}``.
-            sample_weight: ``[batch]`` for all tasks, or ``{task: [batch]}``.
             update: feed the metrics too.
         """
+        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not isinstance(labels, Mapping):
             raise ValueError(
                 f"Labels must be a dict {{task: labels}}. Received: {type(labels).__name__}"
             )
-        check_subset("labels", labels, self.tasks, complete=True, also=self.untrained)
+        queries = self._queries_of(x, labels)
+        also = [*self.untrained, *([] if self._queries is None else [self._queries])]
+        check_subset("labels", labels, self.tasks, complete=True, also=also)
         if isinstance(sample_weight, Mapping):
-            check_subset("sample_weight", sample_weight, self.tasks)
+            check_subset("sample_weight", sample_weight, self.tasks, also=also)
         parts = []
         for objective in self._all:
             task = objective.task
-            values, present, misfit, clean = objective.rows(labels[task], predictions[task])
-            weight = _weight_of(task, sample_weight, values)
+            weight = _weight_of(task, sample_weight)
+            rows = objective.rows(labels[task], predictions[task], weight, queries)
             if update:
-                objective.update_metrics(clean, predictions[task], present, weight)
-            parts.append(
-                [
-                    tf.reduce_sum(values * weight),
-                    tf.reduce_sum(tf.cast(present, tf.float32)),
-                    tf.reduce_sum(tf.cast(misfit, tf.float32)),
-                ]
-            )
+                lists = tf.shape(labels[task]) if self._lists else None
+                objective.update_metrics(rows, queries, lists)
+            parts.append(rows.sums)
         return LossSums(*(tf.stack(column) for column in zip(*parts, strict=True)))
 
-    def binary_rows(self, labels, predictions, sample_weight=None) -> list:
+    def _queries_of(self, x, labels: Mapping):
+        """The query of each row, ``[batch]``."""
+        if self._queries is None:
+            return None
+        for source in (labels, x):
+            if isinstance(source, Mapping) and self._queries in source:
+                return tf.reshape(source[self._queries], [-1])
+        raise ValueError(
+            f"`queries` must be a column of the inputs or an entry of the labels. "
+            f"Expected: {self._queries!r}. Received: {sorted(labels)} as labels and "
+            f"{sorted(x) if isinstance(x, Mapping) else type(x).__name__} as inputs"
+        )
+
+    def without_padding(self, labels):
+        """Labels whose padding is NaN."""
+        return without_padding(labels) if self._lists else labels
+
+    def binary_rows(self, data, predictions: Mapping) -> list:
         """For each task ``(labels, scores, weights)``, each ``[batch]``, where a row has one label
-        and one score; of no rows elsewhere. An absent label has weight 0.
+        and one score of its own; of no rows elsewhere. An absent label has weight 0.
         """
-        rows = []
+        _, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        found = []
         for objective in self._all:
-            score = tf.cast(predictions[objective.task], tf.float32)
-            label = tf.cast(objective.align(labels[objective.task], score), tf.float32)
+            task = objective.task
+            label, score = self.without_padding(labels[task]), predictions[task]
+            score = tf.cast(score, tf.float32)
+            if not self._lists:
+                label = objective.align(label, score)
+            label = tf.cast(label, tf.float32)
             single = label.shape.rank == score.shape.rank and all(n == 1 for n in score.shape[1:])
-            if not single:
-                rows.append((tf.zeros([0]),) * 3)
+            if objective.compares or not (single or self._lists):
+                found.append((tf.zeros([0]),) * 3)
                 continue
-            label, score = tf.reshape(label, [-1]), tf.reshape(score, [-1])
-            weight = _weight_of(objective.task, sample_weight, score)
+            weight = _weight_of(task, sample_weight)
+            weight = tf.ones_like(score) if weight is None else tf.cast(weight, tf.float32)
+            if self._lists and weight.shape.rank == 1:
+                weight = tf.broadcast_to(weight[:, None], tf.shape(label))
+            label, score, weight = (tf.reshape(each, [-1]) for each in (label, score, weight))
             absent = tf.math.is_nan(label)
-            rows.append((label, score, tf.where(absent, tf.zeros_like(weight), weight)))
-        return rows
+            found.append((label, score, tf.where(absent, tf.zeros_like(weight), weight)))
+        return found
 
     def track(self, sums: LossSums) -> None:
         """Feed the loss trackers, each with its mean over the rows that have a label."""
@@ -290,13 +454,19 @@ def check_subset(
         )
 
 
-def _weight_of(task: str, sample_weight, like) -> tf.Tensor:
-    """A task's sample weights as float32 ``[batch]``; 1 where none are given."""
-    if isinstance(sample_weight, Mapping):
-        sample_weight = sample_weight.get(task)
-    if sample_weight is None:
-        return tf.ones_like(like)
-    return tf.reshape(tf.cast(sample_weight, tf.float32), [-1])
+def without_padding(labels):
+    """Labels of lists as floats, with NaN for those below 0, which TF-Ranking pads with."""
+    labels = tf.cast(labels, tf.float32)
+    return tf.where(labels < 0, tf.fill(tf.shape(labels), math.nan), labels)
+
+
+def _weight_of(task: str, sample_weight):
+    """A task's sample weights, ``None`` where none are given."""
+    return sample_weight.get(task) if isinstance(sample_weight, Mapping) else sample_weight
+
+
+def _ones(like):
+    return tf.ones_like(like, tf.float32)
 
 
 def _as_list(value) -> list:

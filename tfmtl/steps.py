@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import tensorflow as tf
 
 from tfmtl import compat, gradients
@@ -36,8 +35,7 @@ class Step:
         self._variables = model.net.trainable_variables
         self._watched = [compat.tf_variable(each) for each in self._variables]
         self._is_shared = model.is_shared()
-        self._batch = keras.utils.unpack_x_y_sample_weight(data)
-        x, y, sample_weight = self._batch
+        self._data = data
         tasks = model.tasks
         with contextlib.ExitStack() as stack:
             # One tape for all losses at once, and where they are asked for, one for each task.
@@ -47,8 +45,8 @@ class Step:
                 for _ in (() if self._balancer.reads == "losses" else tasks)
             ]
             marked = stack.enter_context(recording())
-            predictions = model.net(x, training=True)
-            share = model.global_sums(y, predictions, sample_weight, update=True)
+            predictions = model.predictions(data[0], training=True)
+            share = model.global_sums(data, predictions, update=True)
             penalty = [tf.add_n(model.net.losses)] if model.net.losses else []
             penalty = [tf.cast(each, tf.float32) / gradients.replicas() for each in penalty]
             objectives = [share.means, *penalty]
@@ -57,7 +55,7 @@ class Step:
             self._objectives = [compat.scale_loss(self._optimizer, each) for each in objectives]
             self._each_task = [self._objectives[0][i] for i in range(len(tasks))]
         #: What each task's tower reads, where the backbone marks it.
-        self._representations = marked.of_tasks(tasks)
+        self._representations = marked.of_tasks([model.output_of(task) for task in tasks])
         self._share = share
         #: ``[tasks]``, of the global batch; and finite.
         self._raw_losses = gradients.sum_over_replicas(share.means)
@@ -71,9 +69,8 @@ class Step:
         else:
             self._apply(self._update())
         if balancer.looks_back:
-            x, y, sample_weight = self._batch
-            predictions = model.net(x, training=True)
-            after = model.global_sums(y, predictions, sample_weight, update=False)
+            predictions = model.predictions(self._data[0], training=True)
+            after = model.global_sums(self._data, predictions, update=False)
             balancer.look_back(self._losses, finite(gradients.sum_over_replicas(after.means)))
         share = self._share
         sums = LossSums(self._raw_losses * share.counts, share.counts, share.misfits)
