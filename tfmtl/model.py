@@ -459,7 +459,7 @@ class MultiTaskModel(keras.Model):
     ):
         """Keras' ``evaluate``."""
         sample_weight = inputs.for_every_task(sample_weight, y)
-        if self._signature is None:
+        if not self._complete:
             self._prepare(inputs.Source(x, y, sample_weight, batch_size))
         self._evaluating = True
         try:
@@ -479,7 +479,7 @@ class MultiTaskModel(keras.Model):
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """Keras' ``train_on_batch``."""
         sample_weight = inputs.for_every_task(sample_weight, y)
-        if self._signature is None:
+        if not self._complete:
             self._prepare(inputs.Source(x, y, sample_weight))
         with self._raising():
             return super().train_on_batch(x, y, sample_weight, **kwargs)
@@ -498,6 +498,11 @@ class MultiTaskModel(keras.Model):
         if fault is not None:
             raise fault
 
+    @property
+    def _complete(self) -> bool:
+        """Whether the model is compiled and everything is built that a step needs."""
+        return self._objectives is not None and bool(self.balancer.tasks)
+
     def _prepare(self, *sources: inputs.Source | None) -> None:
         """Build everything and check what can be checked before the first step."""
         if self._objectives is None:
@@ -507,8 +512,9 @@ class MultiTaskModel(keras.Model):
             if source is None:
                 continue
             x, y, sample_weight = source.first_batch()
-            if self._signature is None:
+            if not self._complete:
                 with self.distribute_strategy.scope():
+                    # A call or `predict` may have built the backbone already.
                     self._build_from_spec(_spec_of(x))
                     self._fit_together(self._objectives, self.balancer)
                     self._build_state()

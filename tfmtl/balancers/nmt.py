@@ -461,11 +461,11 @@ class NMT(Balancer):
         """The controller: log λ follows the violation against the previous stage at this time."""
         base, size, noise = self._baselines.numpy()
         rows = self._rows_of(self.stage - 1)
-        tolerated = (self._tolerance / size[:, 0])[:, None] * size
         reference = self._risks_in(rows)[count] if count < len(rows) else base
         width = size * np.fmax(noise, LEAST_NOISE)
-        excess = (risks - reference - tolerated) / width
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # later tasks have no baselines yet
+            tolerated = (self._tolerance / size[:, 0])[:, None] * size
+            excess = (risks - reference - tolerated) / width
             excess = np.where(earlier, np.nanmax(np.where(np.isnan(excess), -np.inf, excess), 1), 0)
         excess = np.clip(excess, -LARGEST_VIOLATION, LARGEST_VIOLATION)
         summed, smoothed, last, turns = self._controller.numpy()
