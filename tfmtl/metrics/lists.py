@@ -51,7 +51,8 @@ def arrange(labels, scores, weights=None, queries=None) -> Lists:
     Args:
         labels: ``[batch, list]``, or ``[rows]`` or ``[rows, 1]`` with ``queries``. Below 0 or NaN
             where there is no item or no label.
-        scores: like ``labels``; compared as float32, or as they are where they are int32.
+        scores: like ``labels``; compared as float32, or as they are where they are int32 (above
+            the lowest).
         weights: a number, or of the first dimension alone, or like ``labels``; 1 by default. Rows
             whose weight is not above 0 are absent; a list weighs the mean weight of the others.
         queries: integers, ``[rows]`` or ``[rows, 1]``: rows of one number are one list.
@@ -66,6 +67,7 @@ def arrange(labels, scores, weights=None, queries=None) -> Lists:
     weights = tf.ones([], tf.float64) if weights is None else tf.cast(weights, tf.float64)
     if queries is None:
         _check_padded(labels, scores)
+        _check_weights(weights, scores)
         if weights.shape.rank == 1:
             weights = weights[:, tf.newaxis]
         shape = tf.shape(scores)
@@ -73,6 +75,7 @@ def arrange(labels, scores, weights=None, queries=None) -> Lists:
     else:
         queries = tf.convert_to_tensor(queries)
         _check_flat(labels, scores, queries)
+        _check_weights(weights, scores)
         weights = tf.reshape(weights, [-1]) if weights.shape.rank else weights
         shape = tf.size(scores)[tf.newaxis]
         index = _dense(tf.reshape(queries, [-1]))
@@ -169,4 +172,14 @@ def _check_flat(labels, scores, queries) -> None:
         raise ValueError(
             "`y_true`, `y_pred` and `queries` must be [rows] or [rows, 1], of as many rows. "
             f"Received: {', '.join(str(each) for each in shapes)}"
+        )
+
+
+def _check_weights(weights, scores) -> None:
+    shape = scores.shape
+    allowed = (tf.TensorShape([]), shape[:1], shape[:1].concatenate(1), shape)
+    if not any(weights.shape.is_compatible_with(each) for each in allowed):
+        raise ValueError(
+            "`sample_weight` must be a number, one for each row of `y_pred`, or like `y_pred`, "
+            f"{shape}. Received: {weights.shape}"
         )

@@ -75,7 +75,13 @@ def precision_at_k(labels, scores, groups=None, weights=None, *, k: int) -> floa
 def _mean(per_list: Callable, labels, scores, groups, weights, **options) -> float:
     labels = np.asarray(labels)
     scores = np.asarray(scores)
-    if groups is not None:
+    if groups is None:
+        if labels.ndim != 2:
+            raise ValueError(
+                "`groups` must be given unless `labels` are [lists, items]. Received: groups=None "
+                f"and labels of shape {labels.shape}"
+            )
+    else:
         groups = np.asarray(groups)
         for argument, array in (("labels", labels), ("scores", scores), ("groups", groups)):
             if array.shape not in (groups.shape[:1], (*groups.shape[:1], 1)):
