@@ -1,4 +1,4 @@
-"""Figures of merit."""
+"""The area under the ROC curve of arrays."""
 
 from __future__ import annotations
 
