@@ -31,6 +31,7 @@ def found(tmp_path_factory):
         "AdaTask-uneven",
         "EqualWeights-regularised",
         "MinimumNorm-regularised",
+        "gated",
         "validated",
         "NMT-held_out",
         "NMT-paper",

@@ -1,6 +1,8 @@
 """Ranking models with one output per task."""
 
 from tfmtl.models.mmoe import MMoE
+from tfmtl.models.omoe import OMoE
+from tfmtl.models.ple import PLE
 from tfmtl.models.shared_bottom import SharedBottom
 
-__all__ = ["MMoE", "SharedBottom"]
+__all__ = ["PLE", "MMoE", "OMoE", "SharedBottom"]
