@@ -1,8 +1,9 @@
 """Ranking models with one output per task."""
 
+from tfmtl.models.ltr_tower import LTRTower
 from tfmtl.models.mmoe import MMoE
 from tfmtl.models.omoe import OMoE
 from tfmtl.models.ple import PLE
 from tfmtl.models.shared_bottom import SharedBottom
 
-__all__ = ["PLE", "MMoE", "OMoE", "SharedBottom"]
+__all__ = ["PLE", "LTRTower", "MMoE", "OMoE", "SharedBottom"]
