@@ -4,6 +4,7 @@ from tfmtl.models.ltr_tower import LTRTower
 from tfmtl.models.mmoe import MMoE
 from tfmtl.models.omoe import OMoE
 from tfmtl.models.ple import PLE
+from tfmtl.models.products import Products
 from tfmtl.models.shared_bottom import SharedBottom
 
-__all__ = ["PLE", "LTRTower", "MMoE", "OMoE", "SharedBottom"]
+__all__ = ["PLE", "LTRTower", "MMoE", "OMoE", "Products", "SharedBottom"]
