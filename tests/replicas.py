@@ -106,12 +106,17 @@ def main(path):
         batches = data(rows.columns, rows.labels)
         ends = [end(each, batches, balancer=BALANCERS[name]()) for each in (alone, two)]
         found[f"{name}-{availability}"] = difference(*ends)
+    rows = make_rows(60)  # the second batch is cut unevenly
+    batches_of_rows = data(rows.columns, rows.labels)
     batches = data(*arrays(32))
     for name in ("EqualWeights", "MinimumNorm"):
         ends = [
             end(each, batches, net=regularised, balancer=BALANCERS[name]()) for each in (alone, two)
         ]
         found[f"{name}-regularised"] = difference(*ends)
+    gated = functools.partial(make_net, kind="PLE", levels=1)
+    ends = [end(each, batches_of_rows, net=gated) for each in (alone, two)]
+    found["gated"] = difference(*ends)
     metrics = {"like": ["accuracy"]}
     ends = [end(each, batches, net=regularised, metrics=metrics) for each in (alone, two)]
     found["validated"] = difference(*ends)

@@ -28,6 +28,7 @@ def found(tmp_path_factory):
         "MGDA-UB-uneven",
         "EqualWeights-regularised",
         "MinimumNorm-regularised",
+        "gated",
         "validated",
         "NMT-held_out",
         "NMT-paper",

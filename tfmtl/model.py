@@ -330,21 +330,25 @@ class MultiTaskModel(keras.Model):
         return [*self._objectives.named_metrics.values(), *watched] if self._objectives else []
 
     def get_metrics_result(self):
-        """Total, each task's loss, each metric, and in training what the balancer shows.
+        """Total, each task's loss, each metric, and in training what balancer and backbone show.
 
         The total is the plain sum of the tasks' losses, or the weighted one with fixed weights:
         a figure that means the same in every epoch.
         """
         total = self.balancer.total(tf.stack(self._objectives.task_means()))
         named = self._objectives.named_metrics
-        watched = {} if self._evaluating else self.balancer.watch()
-        if self.similarity and not self._evaluating:
-            watched = {**watched, **self.similarity.result()}
+        watched = {} if self._evaluating else self._watch()
         return {
             "loss": total,
             **{name: metric.result() for name, metric in named.items()},
             **watched,
         }
+
+    def _watch(self) -> dict:
+        """What the balancer shows, and a backbone that has a ``watch()`` of its own."""
+        of_net = self.net.watch() if hasattr(self.net, "watch") else {}
+        similarity = self.similarity.result() if self.similarity else {}
+        return {**self.balancer.watch(), **of_net, **similarity}
 
     # Steps
 

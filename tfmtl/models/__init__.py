@@ -1,7 +1,11 @@
 """Ranking models with one output per task."""
 
+from tfmtl.models.ltr_tower import LTRTower
 from tfmtl.models.mmoe import MMoE
+from tfmtl.models.omoe import OMoE
+from tfmtl.models.ple import PLE
+from tfmtl.models.products import Products
 from tfmtl.models.representation import Representation
 from tfmtl.models.shared_bottom import SharedBottom
 
-__all__ = ["MMoE", "Representation", "SharedBottom"]
+__all__ = ["PLE", "LTRTower", "MMoE", "OMoE", "Products", "Representation", "SharedBottom"]

@@ -30,13 +30,17 @@ class FeatureModel(keras.Model):
         activation: of the hidden layers.
         output_activation: of the predictions: one for all or a dict by task. The default gives
             probabilities; ``None`` gives logits or a regression's value.
+        layout: what a server and ``MultiTaskModel`` are told to expect: ``"rows"`` or ``"lists"``.
+            The model itself takes both.
         seed: makes the initial weights reproducible. Every layer draws from a seed of its own.
 
-    Call: ``{column: [batch]}`` → ``{task: [batch, 1]}``, float32.
+    Call: rows ``{column: [batch]}`` → ``{task: [batch, 1]}``, or padded lists
+    ``{column: [batch, list]}`` → ``{task: [batch, list]}``, each item computed like a row. float32.
 
     Raises:
-        ValueError: no tasks or a task named twice, widths below 1, or an ``output_activation``
-            dict whose keys are not the tasks.
+        ValueError: no tasks or a task named twice, widths below 1, an unknown ``layout``, or an
+            ``output_activation`` dict whose keys are not the tasks; when called, a column that is
+            missing or columns that disagree in shape.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class FeatureModel(keras.Model):
         tower_units: Sequence[int] = (32,),
         activation: str = "relu",
         output_activation: str | Mapping[str, str | None] | None = "sigmoid",
+        layout: str = "rows",
         seed: int | None = None,
         **kwargs,
     ):
@@ -54,6 +59,8 @@ class FeatureModel(keras.Model):
         super().__init__(**kwargs)
         if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
             raise ValueError(f"`tasks` must be distinct names, at least one. Received: {tasks!r}")
+        if layout not in ("rows", "lists"):
+            raise ValueError(f"`layout` must be 'rows' or 'lists'. Received: {layout!r}")
         tasks = list(tasks)
         if isinstance(features, Mapping):
             features = FeatureSpec(**features)
@@ -62,6 +69,7 @@ class FeatureModel(keras.Model):
         self.tower_units = check_units("tower_units", tower_units, empty=True)
         self.activation = activation
         self.output_activation = per_task("output_activation", output_activation, tasks)
+        self.layout = layout
         self.seed = seed
         self.trunk_config = {**self.trunk_defaults, **trunk_config}
 
@@ -90,24 +98,24 @@ class FeatureModel(keras.Model):
         """Make the layers between embeddings and towers; returns the width each tower reads."""
         raise NotImplementedError
 
-    def trunk(self, embedded) -> list:
+    def trunk(self, embedded, training=None) -> list:
         """``[batch, input width]`` → for each task, what its tower reads ``[batch, width]``."""
         raise NotImplementedError
 
-    def call(self, inputs):
-        states = self.trunk(self.embedding(inputs))
+    def call(self, inputs, training=None):
+        items = self.embedding.items(inputs)
+        states = self.trunk(self.embedding(inputs), training=training)
         states = self.representation(dict(zip(self.tasks, states, strict=True)))
         return {
-            task: tf.cast(tower(states[task])[0], tf.float32)
+            task: tf.reshape(tf.cast(tower(states[task]), tf.float32), [-1, items])
             for task, tower in zip(self.tasks, self.towers, strict=True)
         }
 
     def input_spec_by_column(self) -> dict[str, tf.TensorSpec]:
         """Name, shape and dtype of every input, as a server is told."""
-        categorical = {n: tf.TensorSpec([None], tf.int32, n) for n in self.features.categorical}
-        return categorical | {
-            n: tf.TensorSpec([None], tf.float32, n) for n in self.features.numeric
-        }
+        shape = [None] if self.layout == "rows" else [None, None]
+        categorical = {n: tf.TensorSpec(shape, tf.int32, n) for n in self.features.categorical}
+        return categorical | {n: tf.TensorSpec(shape, tf.float32, n) for n in self.features.numeric}
 
     def get_config(self) -> dict:
         return {
@@ -117,6 +125,7 @@ class FeatureModel(keras.Model):
             "tower_units": list(self.tower_units),
             "activation": self.activation,
             "output_activation": dict(self.output_activation),
+            "layout": self.layout,
             "seed": self.seed,
             **self.trunk_config,
         }

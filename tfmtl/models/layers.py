@@ -22,7 +22,8 @@ class FeatureEmbedding(keras.layers.Layer):
         features: the columns.
         seeds: an iterator of initializer seeds.
 
-    Call: ``{column: [batch]}`` → ``[batch, sum of widths + number of numeric columns]``.
+    Call: ``{column: [batch]}`` → ``[batch, sum of widths + number of numeric columns]``. Of lists
+    ``{column: [batch, list]}`` every item is a row, list by list.
     """
 
     def __init__(self, features: FeatureSpec, seeds: Iterator[int | None], **kwargs):
@@ -48,7 +49,12 @@ class FeatureEmbedding(keras.layers.Layer):
         self.output_width = sum(features.widths.values()) + len(features.numeric)
         self.built = True
 
-    def call(self, inputs):
+    def items(self, inputs):
+        """How many items a list has; 1 where the columns are rows.
+
+        Raises:
+            ValueError: a column is missing, or they are neither all rows nor all lists of one size.
+        """
         columns = [*self.features.categorical, *self.features.numeric]
         missing = [name for name in columns if name not in inputs]
         if missing:
@@ -56,6 +62,20 @@ class FeatureEmbedding(keras.layers.Layer):
                 "Inputs must have every column of the spec. "
                 f"Expected: {columns}. Received: {sorted(inputs)} (missing: {missing})"
             )
+        shapes = {name: tf.TensorShape(inputs[name].shape) for name in columns}
+        flat = all(shape.rank in (1, 2) for shape in shapes.values())
+        # A column vector [batch, 1] is rows and lists of one item alike.
+        sizes = {1 if shape.rank == 1 else shape[1] for shape in shapes.values() if flat}
+        known = sizes - {None}
+        if not flat or len(known) > 1 or sizes == {1, None}:
+            raise ValueError(
+                "Columns must all be rows, [batch], or all be lists of one size, [batch, list]. "
+                f"Received: { {name: str(shape) for name, shape in shapes.items()} }"
+            )
+        return known.pop() if known else tf.shape(inputs[columns[0]])[1]
+
+    def call(self, inputs):
+        self.items(inputs)
         parts = []
         for (width, names), table, offsets in zip(
             self._groups, self._tables, self._offsets, strict=True
@@ -91,10 +111,11 @@ class ParallelMLP(keras.layers.Layer):
         units: widths of the layers; the last one is the output width.
         activation: of every layer but, with ``output_activation``, the last.
         output_activation: of the last layer; ``None`` takes ``activation``.
+        layer_norm: normalise what goes into each activation over the layer's units (Ba et al.,
+            2016), with a scale and a shift to learn.
         seeds: an iterator of initializer seeds.
 
-    Call: ``[batch, input_width]`` (all copies read the same) or ``[copies, batch, input_width]``
-    → ``[copies, batch, units[-1]]``.
+    Call: ``[batch, input_width]``, which all copies read → ``[batch, copies, units[-1]]``.
     """
 
     def __init__(
@@ -105,6 +126,7 @@ class ParallelMLP(keras.layers.Layer):
         seeds: Iterator[int | None],
         activation: str = "relu",
         output_activation: str | None = None,
+        layer_norm: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -114,7 +136,8 @@ class ParallelMLP(keras.layers.Layer):
         if output_activation is not None:
             self._activations[-1] = keras.activations.get(output_activation)
         self._kernels = []
-        self._biases = []
+        self._biases = []  # behind the normalisation, where there is one
+        self._scales = []
         for i, (fan_in, fan_out) in enumerate(
             zip((input_width, *self.units[:-1]), self.units, strict=True)
         ):
@@ -136,31 +159,55 @@ class ParallelMLP(keras.layers.Layer):
                     trainable=True,
                 )
             )
+            if layer_norm:
+                self._scales.append(
+                    self.add_weight(
+                        name=f"{self.name}_scale_{i}",
+                        shape=(copies, 1, fan_out),
+                        initializer="ones",
+                        trainable=True,
+                    )
+                )
         self.built = True
 
     def call(self, inputs):
-        hidden = inputs
-        for kernel, bias, activation in zip(
-            self._kernels, self._biases, self._activations, strict=True
-        ):
-            kernel = tf.convert_to_tensor(kernel)
-            bias = tf.convert_to_tensor(bias)
-            if len(hidden.shape) == 2:
-                hidden = self._widen(hidden, kernel)
-            else:
-                hidden = tf.matmul(hidden, kernel)
-            hidden = activation(hidden + bias)
+        # Copies read one input in the first layer, so that their kernels are laid side by side
+        # and rows stay in front. Behind it products go copy by copy, copies in front.
+        hidden = self._side_by_side(inputs)
+        for i in range(1, len(self.units)):
+            if self.copies == 1:
+                hidden = self._side_by_side(hidden[:, 0], i)
+                continue
+            if i == 1:
+                hidden = tf.transpose(hidden, [1, 0, 2])
+            product = tf.matmul(hidden, tf.convert_to_tensor(self._kernels[i]))
+            hidden = self._activate(product, i, lambda variable: variable)
+        if self.copies > 1 and len(self.units) > 1:
+            hidden = tf.transpose(hidden, [1, 0, 2])
         return hidden
 
-    def _widen(self, inputs, kernel):
-        """All copies read one input: a single product with the kernels laid side by side."""
+    def _side_by_side(self, inputs, i=0):
+        """A layer as a single product: ``[batch, fan_in]`` → ``[batch, copies, fan_out]``."""
+        kernel = tf.convert_to_tensor(self._kernels[i])
         copies, fan_in, fan_out = kernel.shape
         flat = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [fan_in, copies * fan_out])
         product = tf.reshape(tf.matmul(inputs, flat), [-1, copies, fan_out])
-        return tf.transpose(product, [1, 0, 2])
+        return self._activate(product, i, lambda variable: variable[:, 0])
+
+    def _activate(self, product, i, shaped):
+        if self._scales:
+            product = _standardise(product) * shaped(tf.convert_to_tensor(self._scales[i]))
+        return self._activations[i](product + shaped(tf.convert_to_tensor(self._biases[i])))
 
     def compute_output_shape(self, input_shape):
-        return (self.copies, input_shape[-2], self.units[-1])
+        return (input_shape[0], self.copies, self.units[-1])
+
+
+def _standardise(values):
+    """Mean 0 and variance 1 over the last axis; found in float32, 1e-6 added to the variance."""
+    numbers = tf.cast(values, tf.float32)
+    mean, variance = tf.nn.moments(numbers, axes=[-1], keepdims=True)
+    return tf.cast((numbers - mean) * tf.math.rsqrt(variance + 1e-6), values.dtype)
 
 
 def seeds_from(seed: int | None) -> Iterator[int | None]:

@@ -27,5 +27,5 @@ class SharedBottom(FeatureModel):
         )
         return units[-1]
 
-    def trunk(self, embedded):
-        return [self.bottom(embedded)[0]] * len(self.tasks)
+    def trunk(self, embedded, training=None):
+        return [self.bottom(embedded)[:, 0]] * len(self.tasks)
