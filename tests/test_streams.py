@@ -420,6 +420,15 @@ def test_bad_lines_are_named(file, line, message, block_bytes):
         open_csv(file, categorical={"row": N, "item": 31}, block_bytes=block_bytes)
 
 
+def test_a_file_that_changes_later_is_an_error_that_names_the_line(file, everything):
+    batches = everything.batches(N)
+    lines = lines_of(file)
+    # As long as it was, so that blocks still start where lines do.
+    file.write_text("\n".join([*lines[:300], "x" * len(lines[300]), *lines[301:]]) + "\n")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"train.csv', line 301: Expected 6"):
+        list(batches)
+
+
 def test_lines_of_files_without_a_header_are_counted_from_1(tmp_path):
     file = write(tmp_path / "train.csv", table(), "\t", header=False)
     file.write_text("\n".join(["x" + lines_of(file)[0], *lines_of(file)[1:]]))

@@ -123,10 +123,6 @@ class Table:
 
     def _parse(self, lines: bytes, first_row: int) -> Any:
         csv, arrow = require("pyarrow.csv"), require("pyarrow")
-        # Arrow would skip it, or take it for a row without values.
-        if lines.startswith((b"\n", b"\r\n")) or b"\n\n" in lines or b"\n\r\n" in lines:
-            row = [line.strip(b"\r") for line in lines.split(b"\n")].index(b"")
-            raise self._error(f"Row #{row + 1}: an empty line", first_row)
         types = dict.fromkeys(self.numbers, arrow.float32())
         types |= dict.fromkeys(self.ids, arrow.int64())
         if self.groups:
@@ -152,6 +148,11 @@ class Table:
                 table = parse(False)
             except arrow.ArrowInvalid as error:
                 raise self._error(str(error), first_row) from None
+        # Arrow takes an empty line for a row without values.
+        if all(column.null_count for column in table.itercolumns()):
+            texts = [line.strip(b"\r") for line in lines.split(b"\n")[: table.num_rows]]
+            if b"" in texts:
+                raise self._error(f"Row #{texts.index(b'') + 1}: an empty line", first_row)
         if self.groups and table[self.groups].null_count:
             row = table[self.groups].is_null().to_numpy().argmax()
             raise self._error(f"Row #{row + 1}: no value in column {self.groups!r}", first_row)
