@@ -11,7 +11,7 @@ import numpy as np
 from tfmtl.data.blocks import BLOCK_BYTES, Block, Table
 from tfmtl.data.encode import Encoder
 from tfmtl.data.files import Path, check_fraction, find_parts
-from tfmtl.data.learning import Distinct, Moments
+from tfmtl.data.learning import Distinct, Lookup, Moments
 from tfmtl.data.rows import Splits
 from tfmtl.data.stream import Share, Size, Stream, of_share
 
@@ -113,9 +113,17 @@ def csv_files(
         },
         {name: moment.scale() for name, moment in moments.items()},
     )
+    lookups = {name: Lookup(values) for name, values in encoder.vocabularies.items()}
     streams = {
         part: Stream(
-            tables[source], blocks[source], encoder, labels, size[part], shares[part], buffer_blocks
+            tables[source],
+            blocks[source],
+            encoder,
+            lookups,
+            labels,
+            size[part],
+            shares[part],
+            buffer_blocks,
         )
         for part, source in sources.items()
     }

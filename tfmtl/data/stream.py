@@ -94,6 +94,7 @@ class Stream:
         table: the file and its columns.
         blocks: its blocks.
         encoder: vocabularies and scales.
+        lookups: the vocabularies as tables, which the parts of a data set share.
         labels: each task's column.
         size: how much there is.
         share: which rows of the file belong to the stream; ``None`` for all.
@@ -103,17 +104,15 @@ class Stream:
     table: Table
     blocks: Sequence[Block]
     encoder: Encoder
+    lookups: Mapping[str, Lookup] = dataclasses.field(repr=False)
     labels: Mapping[str, str]
     size: Size
     share: Share | None = None
     buffer_blocks: int = 16
-    _lookups: Mapping[str, Lookup] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.buffer_blocks < 1:
             raise ValueError(f"`buffer_blocks` must be at least 1. Received: {self.buffer_blocks}")
-        lookups = {name: Lookup(values) for name, values in self.encoder.vocabularies.items()}
-        object.__setattr__(self, "_lookups", lookups)
 
     def __len__(self) -> int:
         return self.size.rows
@@ -191,7 +190,7 @@ class Stream:
         )
         # One tensor a dtype crosses over from Python, not one a column.
         dataset = tf.data.Dataset.from_generator(
-            lambda: read.run(np.random.default_rng([key, next(count)])),
+            lambda: read.run(np.random.default_rng([key % 2**63, next(count)])),
             output_signature=signature,
         )
         structure = Structure((*ids, *numbers), ids, numbers, tuple(self.labels))
@@ -223,7 +222,7 @@ class Stream:
         vocabularies, scales = self.encoder.vocabularies, self.encoder.scales
         ids = np.empty((n, len(vocabularies)), "int32")
         for i, name in enumerate(vocabularies):
-            ids[:, i] = self._lookups[name](rows[name].fill_null(0).to_numpy())
+            ids[:, i] = self.lookups[name](rows[name].fill_null(0).to_numpy())
             if rows[name].null_count:
                 ids[rows[name].is_null().to_numpy(), i] = 0
         numbers = np.empty((n, len(scales)), "float32")
@@ -267,7 +266,13 @@ class _Pass(NamedTuple):
         )
         left, left_lengths = padding.take(slice(0)), np.zeros(0, "int64")
         for blocks in stream.buffers(rng if self.shuffle else None):
-            starts, lengths = self.units(np.concatenate([block.groups for block in blocks]))
+            # Block by block, as they were counted: which blocks are neighbours changes.
+            units = [self.units(block.groups) for block in blocks]
+            ends = np.cumsum([len(block.groups) for block in blocks])
+            starts = np.concatenate(
+                [first + end - len(b.groups) for (first, _), end, b in zip(units, ends, blocks)]
+            )
+            lengths = np.concatenate([each for _, each in units])
             order = rng.permutation(len(starts)) if self.shuffle else np.arange(len(starts))
             # What the last buffer left over comes first, then this one in its order.
             n = len(left.groups)
