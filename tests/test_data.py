@@ -157,7 +157,7 @@ def test_rows_reject(arguments, message):
     ("n", "arguments", "message"),
     [
         (10, {"batch_size": 0}, "`batch_size` must be at least 1. Received: 0"),
-        (0, {"batch_size": 4}, "at least one row. Received: Rows of length 0"),
+        (0, {"batch_size": 4}, "at least one row. Received: none"),
         (10, {"batch_size": 11, "drop_remainder": True}, "at most the number of rows"),
         (10, {"batch_size": 2, "first_epoch": -1}, "`first_epoch`.*Received: -1"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class Scale(NamedTuple):
     @classmethod
     def learn(cls, values: np.ndarray, log: bool = False) -> Scale:
         """The scale of ``values`` ``[n]``; missing values (NaN) are left out."""
-        values = _logarithm(values) if log else np.asarray(values, "float64")
+        values = logarithm(values) if log else np.asarray(values, "float64")
         known = values[np.isfinite(values)]
         if not known.size:
             return cls(0.0, 1.0, log)
@@ -32,7 +32,7 @@ class Scale(NamedTuple):
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Scaled ``values``, float32 ``[n]``; a missing value becomes 0, the training mean."""
-        values = _logarithm(values) if self.log else np.asarray(values, "float64")
+        values = logarithm(values) if self.log else np.asarray(values, "float64")
         scaled = (values - self.mean) / self.std
         return np.where(np.isfinite(scaled), scaled, 0.0).astype("float32")
 
@@ -47,7 +47,7 @@ class Encoder:
         scales: ``{column: scale}`` of the numeric columns.
     """
 
-    vocabularies: Mapping[str, tuple]
+    vocabularies: Mapping[str, Sequence]
     scales: Mapping[str, Scale]
 
     @classmethod
@@ -138,5 +138,6 @@ def _floats(column: Any) -> np.ndarray:
     return column.to_numpy(dtype="float64", na_value=np.nan)
 
 
-def _logarithm(values: np.ndarray) -> np.ndarray:
+def logarithm(values: np.ndarray) -> np.ndarray:
+    """``log(1 + x)`` of values that are not negative, float64; what is below 0 counts as 0."""
     return np.log1p(np.maximum(np.asarray(values, "float64"), 0.0))

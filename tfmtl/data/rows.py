@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
+from tfmtl.data import passes
 from tfmtl.features import FeatureSpec
+
+#: :class:`Rows`, or a :class:`tfmtl.data.Stream` where a file is not read into memory.
+Part = TypeVar("Part")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,31 +96,8 @@ class Rows:
                 than one batch with ``drop_remainder``.
         """
         n = len(self)
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
-        if first_epoch < 0:
-            raise ValueError(f"`first_epoch` must be at least 0. Received: {first_epoch}")
-        if n == 0:
-            raise ValueError("`batches` needs at least one row. Received: Rows of length 0")
-        if drop_remainder and n < batch_size:
-            raise ValueError(
-                "`batch_size` must be at most the number of rows with `drop_remainder`, or no "
-                f"batch is left. Received: {batch_size} for {n} rows"
-            )
-        n_batches = n // batch_size if drop_remainder else -(-n // batch_size)
-        # A gather per column costs a kernel launch per column: gather from one matrix per dtype.
-        ids = [name for name, values in self.columns.items() if values.dtype == np.int32]
-        numbers = [name for name in self.columns if name not in ids]
-        matrices = [
-            _stack([self.columns[name] for name in ids], n, np.int32),
-            _stack([self.columns[name] for name in numbers], n, np.float32),
-            _stack(list(self.labels.values()), n, np.float32),
-        ]
-
-        def gather(indices: tf.Tensor) -> tuple[dict, dict]:
-            parts = [tf.unstack(tf.gather(matrix, indices), axis=1) for matrix in matrices]
-            values = dict(zip(ids, parts[0])) | dict(zip(numbers, parts[1]))
-            return {name: values[name] for name in self.columns}, dict(zip(self.labels, parts[2]))
+        n_batches = passes.check(batch_size, first_epoch, n, drop_remainder, "rows")
+        gather = self._gather(slice(None))
 
         # `Dataset.shuffle` moves rows one by one, which takes longer than all the rest: draw a
         # permutation a pass and cut it into batches instead.
@@ -133,23 +113,131 @@ class Rows:
 
         epochs = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64))
         if shuffle:
-            # Keras makes iterators that it never reads, two an epoch in version 3. What counts
-            # is the first batch that is read, and that is when this generator runs.
-            key = tf.constant(np.random.randint(2**31) if seed is None else seed, tf.int64)
-            count = itertools.count(first_epoch)
-            epochs = tf.data.Dataset.from_generator(
-                lambda: iter([next(count)]), output_signature=tf.TensorSpec([], tf.int64)
+            key = tf.constant(passes.key(seed), tf.int64)
+            epochs = passes.epochs(first_epoch)
+        return passes.finish(epochs.flat_map(cut).map(gather), n_batches)
+
+    def lists(
+        self,
+        batch_size: int,
+        list_size: int | None = None,
+        *,
+        shuffle: bool = False,
+        seed: int | None = None,
+        drop_remainder: bool = False,
+        first_epoch: int = 0,
+    ) -> tf.data.Dataset:
+        """A data set of ``({column: [batch, list]}, {task: [batch, list]})``, a list a group.
+
+        The rows of a group make one list, wherever they stand, in the order in which they stand.
+        Lists come in the order of their first rows unless shuffled. All are of one width, so that
+        a compiled step is traced once: short lists are padded at their end with id 0, number 0.0
+        and label NaN, which is no label for losses and metrics. Long lists are cut: to their first
+        rows, or, where lists are shuffled, to a random subset that is drawn anew in each pass.
+
+        Args:
+            batch_size: lists a batch; the last batch may be smaller.
+            list_size: rows a list; ``None`` for as many as the longest list has.
+            shuffle: whether each pass visits the lists in a new order.
+            seed: makes orders and subsets a function of this number alone, as in :meth:`batches`.
+            drop_remainder: leave the last batch out when it is smaller.
+            first_epoch: how many passes of the sequence to skip, as in :meth:`batches`.
+
+        Raises:
+            ValueError: as :meth:`batches`; or there are no ``groups``; or ``list_size`` is below 1.
+        """
+        passes.check_list_size(list_size)
+        if self.groups is None:
+            raise ValueError("`lists` needs `groups`, whose rows make a list each. Received: None")
+        order, lengths = _by_group(self.groups)
+        n, longest = len(lengths), int(lengths.max(initial=1))
+        n_batches = passes.check(batch_size, first_epoch, n, drop_remainder, "lists")
+        width = longest if list_size is None else list_size
+        starts = tf.constant(np.cumsum(lengths) - lengths, tf.int64)
+        sizes = tf.constant(lengths, tf.int64)
+        gather = self._gather(order, padding=True)
+        key = tf.constant(passes.key(seed) if shuffle else 0, tf.int64)
+
+        def rows_of(groups: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+            """The rows ``[batch, width]`` of groups ``[batch]``; padding is row ``len(self)``."""
+            size = tf.gather(sizes, groups)[:, None]
+            places = tf.range(width, dtype=tf.int64)[None]
+            if shuffle and width < longest:
+                noise = tf.random.stateless_uniform([tf.shape(groups)[0], longest], seeds)
+                # Places behind the end come last, and stay behind the end when sorted.
+                noise = tf.where(tf.range(longest, dtype=tf.int64) < size, noise, 2.0)
+                chosen = tf.math.top_k(-noise, width).indices
+                places = tf.cast(tf.sort(chosen, axis=1), tf.int64)
+            rows = tf.gather(starts, groups)[:, None] + places
+            return tf.where(places < size, rows, len(self))
+
+        def cut(epoch: tf.Tensor) -> tf.data.Dataset:
+            groups = tf.range(n, dtype=tf.int64)
+            seeds = tf.stack([key, epoch])
+            if shuffle:
+                groups = tf.random.experimental.stateless_shuffle(groups, seeds)
+            size = batch_size if drop_remainder else None
+
+            def batch(start: tf.Tensor) -> tf.Tensor:
+                each = tf.random.experimental.stateless_fold_in(seeds, start)
+                rows = rows_of(groups[start : start + batch_size], each)
+                return tf.ensure_shape(rows, [size, width])
+
+            return tf.data.Dataset.range(0, n_batches * batch_size, batch_size).map(batch)
+
+        epochs = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64))
+        if shuffle:
+            epochs = passes.epochs(first_epoch)
+        return passes.finish(epochs.flat_map(cut).map(gather), n_batches)
+
+    def _gather(self, order: Any, padding: bool = False) -> Callable[[tf.Tensor], tuple]:
+        """From indices into the rows, taken in this order, to columns and labels.
+
+        A gather per column costs a kernel launch per column: gather from one matrix per dtype.
+        With ``padding`` index ``len(self)`` is id 0, number 0.0, label NaN.
+        """
+        ids = [name for name, values in self.columns.items() if values.dtype == np.int32]
+        numbers = [name for name in self.columns if name not in ids]
+        matrices = [
+            _stack([values[order] for values in arrays], len(self), dtype, pad if padding else None)
+            for arrays, dtype, pad in (
+                ([self.columns[name] for name in ids], np.int32, 0),
+                ([self.columns[name] for name in numbers], np.float32, 0.0),
+                (list(self.labels.values()), np.float32, np.nan),
             )
-        dataset = epochs.flat_map(cut).map(gather)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
-        options = tf.data.Options()
-        options.deterministic = True
-        return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+        ]
+        structure = Structure(tuple(self.columns), ids, numbers, tuple(self.labels))
+        return lambda indices: structure(*(tf.gather(matrix, indices) for matrix in matrices))
 
 
 @dataclasses.dataclass(frozen=True)
-class Splits:
-    """A data set as a loader returns it.
+class Structure:
+    """From one tensor per dtype ``[..., columns]`` to ``({column: [...]}, {task: [...]})``.
+
+    Args:
+        columns: all columns, in the order in which they are given out.
+        ids: those of the first tensor, in its order.
+        numbers: those of the second.
+        tasks: the labels of the third.
+    """
+
+    columns: Sequence[str]
+    ids: Sequence[str]
+    numbers: Sequence[str]
+    tasks: Sequence[str]
+
+    def __call__(self, ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> tuple[dict, dict]:
+        values = dict(zip(self.ids, tf.unstack(ids, axis=-1)))
+        values |= dict(zip(self.numbers, tf.unstack(numbers, axis=-1)))
+        return (
+            {name: values[name] for name in self.columns},
+            dict(zip(self.tasks, tf.unstack(labels, axis=-1))),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits(Generic[Part]):
+    """A data set as a loader returns it: parts that are :class:`Rows` or :class:`Stream`.
 
     Args:
         train: rows to learn from; vocabularies and scales were learnt on them alone.
@@ -163,12 +251,12 @@ class Splits:
         scales: how each numeric column was scaled.
     """
 
-    train: Rows
-    validation: Rows
-    test: Rows
+    train: Part
+    validation: Part
+    test: Part
     features: FeatureSpec
     tasks: tuple[str, ...]
-    vocabularies: Mapping[str, tuple]
+    vocabularies: Mapping[str, Sequence]
     scales: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -186,5 +274,20 @@ def _as_column(name: str, values: Any) -> np.ndarray:
     raise ValueError(f"`columns[{name!r}]` must hold integers or floats. Received: {values.dtype}")
 
 
-def _stack(arrays: list[np.ndarray], n: int, dtype: type) -> tf.Tensor:
-    return tf.constant(np.stack(arrays, axis=1) if arrays else np.zeros((n, 0), dtype), dtype)
+def _stack(arrays: list[np.ndarray], n: int, dtype: type, padding: float | None) -> tf.Tensor:
+    """``[n, arrays]``, with a last row of padding unless that is ``None``."""
+    matrix: np.ndarray = np.empty((n + (padding is not None), len(arrays)), dtype)
+    for i, values in enumerate(arrays):
+        matrix[:n, i] = values
+    if padding is not None:
+        matrix[n] = padding
+    return tf.constant(matrix)
+
+
+def _by_group(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``[n]`` group after group, groups by their first rows; rows in each ``[groups]``."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    place = np.empty(len(first), "int64")
+    place[np.argsort(first)] = np.arange(len(first))
+    group = place[group.reshape(-1)]
+    return np.argsort(group, kind="stable"), np.bincount(group, minlength=len(first))
