@@ -1,0 +1,192 @@
+"""Several objectives pull on one score: NMT's Table 3 on public rows, with pairwise losses.
+
+A network gives each item one score. The first objective alone, a second one beside it by weights and
+by NMT, and all three by NMT; differences to the first objective alone are paired by query and seed.
+
+    python examples/one_score.py --data mslr --path FOLDER
+    python examples/one_score.py --data kuairand --path FOLDER
+
+MSLR: relevance > clicks > dwell time, lists by query. KuaiRand: like > click > long view, lists by
+user. Writes `one-score-DATA.csv` (each query of each run) and `one-score-DATA.md` (the table).
+"""
+
+import argparse
+import csv
+import pathlib
+
+import keras
+import numpy as np
+from rich.progress import track
+
+import tfmtl
+from tfmtl import balancers, callbacks, data, losses, metrics, models
+
+SETTINGS = {
+    # epochs and lists a batch; items a list; a list holds this many items or it says nothing.
+    "mslr": {"epochs": 60, "batch_size": 8, "list_size": 120, "units": (64, 32)},
+    "kuairand": {"epochs": 3, "batch_size": 128, "list_size": 20, "units": (64, 32)},
+}
+
+
+def load(name, path):
+    """Splits with tasks in priority order."""
+    if name == "mslr":
+        labels = {"relevance": "label", "click": 134, "dwell": 136}
+        files = {
+            part: next(pathlib.Path(path).glob(f"*{part}*.txt*")) for part in ("train", "test")
+        }
+        return data.letor(files, labels=labels, exclude=[135])
+    return data.kuairand(path, tasks=("like", "click", "long_view"))
+
+
+def methods(tasks):
+    """The rows of the table: tasks, balancer, and what training stops on."""
+    first, second, third = tasks
+    found = {f"{first} alone": ((first,), balancers.NMT([first]), None)}
+    for weight in (0.9, 0.7, 0.5):
+        weights = {first: weight, second: round(1 - weight, 1)}
+        stop = callbacks.BestReading(weights)
+        found[f"{first} + {second}, weights {weight} : {weights[second]}"] = (
+            (first, second),
+            balancers.FixedWeights(weights),
+            stop,
+        )
+    found[f"{first} + {second}, NMT"] = ((first, second), balancers.NMT([first, second]), None)
+    found[f"{first} + {third}, NMT"] = ((first, third), balancers.NMT([first, third]), None)
+    found[f"{first} + {second} + {third}, NMT"] = (tasks, balancers.NMT(list(tasks)), None)
+    return found
+
+
+def only(rows, tasks):
+    """The same rows with the labels of some tasks."""
+    return data.Rows(rows.columns, {task: rows.labels[task] for task in tasks}, rows.groups)
+
+
+def train(splits, tasks, balancer, stop, settings, seed):
+    """Scores of the test rows."""
+    keras.utils.set_random_seed(seed)
+    net = models.LTRTower(splits.features, units=settings["units"], layout="lists", seed=100 * seed)
+    model = tfmtl.MultiTaskModel(net, outputs=dict.fromkeys(tasks, "score"), layout="lists")
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        loss={task: losses.PairwiseLogistic() for task in tasks},
+        balancer=balancer,
+    )
+    size, many = settings["batch_size"], settings["list_size"]
+    model.fit(
+        only(splits.train, tasks).lists(size, many, shuffle=True, seed=seed),
+        validation_data=only(splits.validation, tasks).lists(size),
+        epochs=settings["epochs"],
+        verbose=0,
+        callbacks=[stop] if stop else [],
+    )
+    scores = model.net.predict(
+        {name: column[:, None] for name, column in splits.test.columns.items()},
+        batch_size=4096,
+        verbose=0,
+    )
+    return scores["score"].ravel()
+
+
+def by_query(rows, scores, tasks):
+    """For each query a dict of figures; NaN where a query does not have it."""
+    order = np.argsort(rows.groups, kind="stable")
+    edges = np.flatnonzero(np.diff(rows.groups[order])) + 1
+    for of_query in np.split(order, edges):
+        found = {"query": rows.groups[of_query[0]]}
+        for task in tasks:
+            labels = rows.labels[task][of_query]
+            found[f"pairs_{task}"] = pair_accuracy(labels, scores[of_query])
+        first = rows.labels[tasks[0]][of_query]
+        found[f"ndcg_{tasks[0]}"] = ndcg(first, scores[of_query])
+        yield found
+
+
+def pair_accuracy(labels, scores):
+    """The share of a query's pairs that are in order, ties half."""
+    above = labels[:, None] > labels[None, :]
+    if not above.any():
+        return np.nan
+    right = scores[:, None] > scores[None, :]
+    tied = scores[:, None] == scores[None, :]
+    return float((above * (right + 0.5 * tied)).sum() / above.sum())
+
+
+def ndcg(labels, scores, k=10):
+    """NDCG@10 with exponential gains."""
+    gains, discounts = 2.0**labels - 1, 1 / np.log2(np.arange(2, len(labels) + 2))
+    discounts[k:] = 0
+    best = np.sort(gains)[::-1] @ discounts
+    return float(gains[np.argsort(-scores, kind="stable")] @ discounts / best) if best else np.nan
+
+
+def difference(mine, its, draws=2000):
+    """Mean difference over queries of the means over seeds, and its 95 % bootstrap interval."""
+    per_query = np.nanmean(mine - its, axis=0)
+    per_query = per_query[np.isfinite(per_query)]
+    chosen = np.random.default_rng(0).integers(0, len(per_query), (draws, len(per_query)))
+    low, high = np.quantile(per_query[chosen].mean(axis=1), [0.025, 0.975])
+    return f"{per_query.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def table(found, figures):
+    """Markdown from `{method: {figure: [seeds, queries]}}`."""
+    base = next(iter(found.values()))
+    lines = ["| method | " + " | ".join(figures) + " |", "| --- |" + " --- |" * len(figures)]
+    for method, values in found.items():
+        cells = []
+        for figure in figures:
+            mean = np.nanmean(values[figure], axis=1)
+            cell = f"{mean.mean():.4f} ± {mean.std(ddof=min(1, len(mean) - 1)):.4f}"
+            if values is not base:
+                cell += "<br>" + difference(values[figure], base[figure])
+            cells.append(cell)
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(name, path, seeds, epochs, folder):
+    settings = {**SETTINGS[name], **({"epochs": epochs} if epochs else {})}
+    splits = load(name, path)
+    tasks = splits.tasks
+    plan = [(method, seed) for seed in range(seeds) for method in methods(tasks)]
+    records = []
+    for method, seed in track(plan, "runs"):
+        trained, balancer, stop = methods(tasks)[method]
+        scores = train(splits, trained, balancer, stop, settings, seed)
+        records += [
+            {"method": method, "seed": seed, **figures}
+            for figures in by_query(splits.test, scores, tasks)
+        ]
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"one-score-{name}.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+    figures = [f"ndcg_{tasks[0]}", *(f"pairs_{task}" for task in tasks)]
+    found = {
+        method: {
+            figure: np.array(
+                [
+                    [r[figure] for r in records if r["method"] == method and r["seed"] == seed]
+                    for seed in range(seeds)
+                ]
+            )
+            for figure in figures
+        }
+        for method in methods(tasks)
+    }
+    text = table(found, figures)
+    (folder / f"one-score-{name}.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=sorted(SETTINGS), required=True)
+    parser.add_argument("--path", required=True, help="the folder of the data set's files")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="at most so many a stage")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs"))
+    chosen = parser.parse_args()
+    main(chosen.data, chosen.path, chosen.seeds, chosen.epochs, chosen.out)
