@@ -1,6 +1,6 @@
 """Multi-task ranking models in Keras: balance the tasks, or put one first."""
 
-from tfmtl import balancers, callbacks, data, losses, metrics, models, optimizers
+from tfmtl import balancers, callbacks, data, losses, metrics, models, optimizers, ranking
 from tfmtl.features import FeatureSpec
 from tfmtl.model import MultiTaskModel
 
@@ -16,4 +16,5 @@ __all__ = [
     "metrics",
     "models",
     "optimizers",
+    "ranking",
 ]
