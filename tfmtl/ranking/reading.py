@@ -16,6 +16,7 @@ from tfmtl.ranking.records import (
     first_records,
     read_records,
     reason,
+    without_lost,
 )
 
 FORMATS = ("ELWC", "SEQ", "EIE", "TFExample")
@@ -120,7 +121,7 @@ def dataset(
         records = records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
     batches = records.batch(batch_size, drop_remainder=drop_remainder)
     batches = batches.map(
-        tf.autograph.experimental.do_not_convert(lambda batch: _read(batch, layout)),
+        tf.autograph.experimental.do_not_convert(lambda batch: _read(without_lost(batch), layout)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
