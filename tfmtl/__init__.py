@@ -1,6 +1,7 @@
 """Multi-task ranking models in Keras: balance the tasks, or put one first."""
 
 from tfmtl import balancers, callbacks, data, losses, metrics, models, optimizers, plots
+from tfmtl import balancers, callbacks, data, losses, metrics, models, optimizers, ranking
 from tfmtl.features import FeatureSpec
 from tfmtl.model import MultiTaskModel
 
@@ -17,4 +18,5 @@ __all__ = [
     "models",
     "optimizers",
     "plots",
+    "ranking",
 ]

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import functools
+import importlib
+import importlib.machinery
+import importlib.util
 import io
 import numbers
+import os
+import platform
+import types
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -217,3 +225,58 @@ def deserialize(config):
     if isinstance(config, dict) and "class_name" in config:
         return keras.saving.deserialize_keras_object(config)
     return config
+
+
+@functools.cache
+def tensorflow_ranking() -> types.SimpleNamespace:
+    """TF-Ranking's modules ``utils``, ``data``, ``losses_impl`` and ``metrics_impl``, by name.
+
+    Keras 2.15's TensorFlow imports the package. Later ones cannot, as it wants
+    ``tensorflow.estimator``, which is gone; these four modules need nothing of it and are loaded
+    from their files.
+
+    Raises:
+        ImportError: TF-Ranking is not installed.
+    """
+    names = ("utils", "data", "losses_impl", "metrics_impl")
+    spec = importlib.util.find_spec("tensorflow_ranking")
+    if spec is None or not spec.submodule_search_locations:
+        estimator_is_there = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
+        raise ImportError(
+            "`tfmtl.ranking` needs TF-Ranking, which is not installed. For TensorFlow "
+            f"{tf.__version__} on Python {platform.python_version()}: "
+            f"pip install tensorflow-ranking=={'0.5.5' if estimator_is_there else '0.5.3'}"
+        )
+    if not KERAS_3:
+        imported = {name: f"tensorflow_ranking.python.{name}" for name in names}
+        return types.SimpleNamespace(
+            **{name: importlib.import_module(path) for name, path in imported.items()}
+        )
+    return _load_alone(spec.submodule_search_locations[0], names)
+
+
+def _load_alone(folder: str, names: Sequence[str]) -> types.SimpleNamespace:
+    """Modules of TF-Ranking from their files, without the package.
+
+    They import each other and, for annotations, ``tensorflow.estimator``. Both are answered by an
+    ``__import__`` that these modules alone see: nothing enters ``sys.modules``, so that for
+    everybody else the package and the estimator are as missing as before, in other threads too.
+    """
+    loaded = types.SimpleNamespace()
+
+    def import_for_them(name, globals=None, locals=None, fromlist=(), level=0):
+        if name == "tensorflow" and tuple(fromlist or ()) == ("estimator",):
+            return types.SimpleNamespace(estimator=None)
+        if name == "tensorflow_ranking.python":
+            return loaded
+        return builtins.__import__(name, globals, locals, fromlist, level)
+
+    for name in names:
+        loader = importlib.machinery.SourceFileLoader(
+            f"tensorflow_ranking.python.{name}", os.path.join(folder, "python", f"{name}.py")
+        )
+        module = types.ModuleType(loader.name)
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": import_for_them}
+        loader.exec_module(module)
+        setattr(loaded, name, module)
+    return loaded
