@@ -1,7 +1,16 @@
 """Multi-task ranking models in Keras: balance the tasks, or put one first."""
 
-from tfmtl import balancers, callbacks, data, losses, metrics, models, optimizers, plots
-from tfmtl import balancers, callbacks, data, losses, metrics, models, optimizers, ranking
+from tfmtl import (
+    balancers,
+    callbacks,
+    data,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    plots,
+    ranking,
+)
 from tfmtl.features import FeatureSpec
 from tfmtl.model import MultiTaskModel
 

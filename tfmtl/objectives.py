@@ -9,7 +9,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfmtl import compat
+from tfmtl import compat, ranking
 
 #: Labels a Keras loss is defined for; others give a number without a meaning.
 LABEL_DOMAINS: dict[str, tuple[float, float]] = {
@@ -88,6 +88,7 @@ class Objective:
         loss = compat.get_loss(loss)
         if not callable(loss):
             raise ValueError(f"`loss[{task!r}]` must be a Keras loss. Received: {loss!r}")
+        loss = ranking.adopt(loss) or loss
         #: Whether the loss compares the items of a query.
         self.compares = hasattr(loss, "sums")
         if self.compares and not lists and not queries:
@@ -260,17 +261,20 @@ class Objective:
         ):
             for metric in metrics:
                 labels, prediction = rows.labels, rows.prediction
-                ranks = hasattr(metric, "takes_queries")
-                if ranks and lists is not None:
-                    labels, prediction, weight = (
-                        tf.reshape(each, lists) for each in (labels, prediction, weight)
-                    )
-                elif not ranks and self.compares:
-                    labels, prediction, weight = (
-                        tf.reshape(each, [-1, 1]) for each in (labels, prediction, weight)
-                    )
-                ids = {"queries": queries} if ranks and queries is not None else {}
-                metric.update_state(labels, prediction, sample_weight=weight, **ids)
+                # Keras' own look at items one by one.
+                ranks = type(metric).__module__.partition(".")[0] != "keras"
+                shape = [-1, 1] if self.compares else None
+                if ranks and self._lists:
+                    there = tf.reshape(rows.present, tf.shape(labels))
+                    labels, shape = tf.where(there, labels, -tf.ones_like(labels)), lists
+                elif ranks and self.compares:
+                    shape = None
+                parts = [labels, prediction, weight]
+                if shape is not None:
+                    parts = [tf.reshape(each, shape) for each in parts]
+                asked = queries is not None and getattr(metric, "takes_queries", False)
+                ids = {"queries": queries} if asked else {}
+                metric.update_state(*parts[:2], sample_weight=parts[2], **ids)
 
 
 class Objectives:
