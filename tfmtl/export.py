@@ -6,14 +6,24 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
 
 from tfmtl import compat
+from tfmtl.objectives import by_name
+
+#: The name of a signature that takes a feature dictionary; Keras makes it the default one.
+SERVE = "serve"
 
 
-def export(net: keras.Model, input_spec, filepath: str | os.PathLike) -> None:
+def export(
+    net: keras.Model,
+    input_spec,
+    filepath: str | os.PathLike,
+    parsers: Mapping[str, Callable] | None = None,
+) -> None:
     """Write the SavedModel of ``net`` with the signature ``serving_default``.
 
     It is written beside its place and renamed, so that a folder at ``filepath`` is always whole.
@@ -22,11 +32,17 @@ def export(net: keras.Model, input_spec, filepath: str | os.PathLike) -> None:
         net: a model from the structure of ``input_spec`` to ``{task: prediction}``.
         input_spec: ``tf.TensorSpec`` of the inputs: a dict by column, or one spec.
         filepath: a folder that does not exist yet; its parents are made.
+        parsers: for each further signature, by its name, what makes inputs of ``net`` from its
+            only argument ``serialized``, strings ``[batch]``, inside the graph.
 
     Raises:
         FileExistsError: ``filepath`` exists.
-        ValueError: inputs that are neither a tensor nor a dict of tensors.
+        ValueError: inputs that are neither a tensor nor a dict of tensors, or a parser whose name
+            is taken.
     """
+    taken = sorted({SERVE, "serving_default"} & set(parsers or ()))
+    if taken:
+        raise ValueError(f"`parsers` must not name {taken}, which take inputs as they are.")
     target = pathlib.Path(filepath)
     if target.exists():
         raise FileExistsError(f"`filepath` must not exist yet. Received: {str(filepath)!r}")
@@ -44,10 +60,27 @@ def export(net: keras.Model, input_spec, filepath: str | os.PathLike) -> None:
     try:
         archive = keras.export.ExportArchive()
         archive.track(net)
-        archive.add_endpoint("serve", lambda x: net(x, training=False), input_signature=[named])
+        archive.add_endpoint(
+            SERVE, lambda x: by_name(net(x, training=False)), input_signature=[named]
+        )
+        for name, parse in (parsers or {}).items():
+            archive.add_endpoint(
+                name,
+                _parsed(net, parse),
+                input_signature=[tf.TensorSpec([None], tf.string, "serialized")],
+            )
         compat.write_archive(archive, beside)
         os.chmod(beside, 0o755)
         os.rename(beside, target)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def _parsed(net: keras.Model, parse: Callable) -> Callable:
+    """From serialized inputs to predictions."""
+
+    def serve(serialized):
+        return by_name(net(parse(serialized), training=False))
+
+    return serve

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfmtl import balancers, compat, export, gradients, inputs, metrics
 from tfmtl.callbacks import Reading, TrainingGuard
 from tfmtl.models.representation import recording
-from tfmtl.objectives import LossSums, Objectives
+from tfmtl.objectives import LossSums, Objectives, by_name
 from tfmtl.similarity import Similarity
 from tfmtl.steps import EVALUATED_LABEL, NOT_FINITE, TRAINED_LABEL, Step
 
@@ -631,37 +631,25 @@ class MultiTaskModel(keras.Model):
     def compile_from_config(self, config):
         self.compile(**compat.deserialize_tree(config))
 
-    def export(self, filepath: str, **kwargs) -> None:
-        """Write a SavedModel that serves ``{column: [batch, ...]}`` → ``{task: prediction}``.
+    def export(self, filepath: str, *, parsers: Mapping[str, Callable] | None = None) -> None:
+        """Write a SavedModel that serves ``{column: [batch, ...]}`` → ``{output: prediction}``.
 
         It loads with TensorFlow alone. The folder appears whole or not at all.
 
         Args:
             filepath: a folder that does not exist yet.
+            parsers: further signatures by name, for what is sent serialized: functions from strings
+                ``[batch]`` to the inputs, as :func:`tfmtl.ranking.parse` is with its specs. The
+                argument of such a signature is called ``serialized``.
 
         Raises:
-            ValueError: the model has not seen its inputs yet.
+            ValueError: the model has not seen its inputs yet, or a parser named ``"serve"`` or
+                ``"serving_default"``.
             FileExistsError: ``filepath`` exists.
         """
         if self._signature is None:
             raise ValueError("`export` needs a built model: call `fit`, or the model on a batch.")
-        export.export(self.net, self._signature, filepath, **kwargs)
-
-
-def by_name(outputs) -> Mapping:
-    """A backbone's outputs by name: a single one is called ``"score"``.
-
-    Raises:
-        ValueError: neither a tensor nor a dict of tensors.
-    """
-    if isinstance(outputs, Mapping):
-        return outputs
-    if isinstance(outputs, (list, tuple)):
-        raise ValueError(
-            "The backbone's output must be a dict {task: prediction}, or one tensor. "
-            f"Received: {type(outputs).__name__}"
-        )
-    return {"score": outputs}
+        export.export(self.net, self._signature, filepath, parsers)
 
 
 def _spec_of(value):

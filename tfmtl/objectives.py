@@ -444,6 +444,22 @@ class Objectives:
         return self._all[self.tasks.index(task)].domain
 
 
+def by_name(outputs) -> Mapping:
+    """A backbone's outputs by name: a single one is called ``"score"``.
+
+    Raises:
+        ValueError: neither a tensor nor a dict of tensors.
+    """
+    if isinstance(outputs, Mapping):
+        return outputs
+    if isinstance(outputs, (list, tuple)):
+        raise ValueError(
+            "The backbone's output must be a dict {task: prediction}, or one tensor. "
+            f"Received: {type(outputs).__name__}"
+        )
+    return {"score": outputs}
+
+
 def check_subset(
     argument: str, given: Mapping, tasks: Sequence[str], *, complete=False, also: Sequence[str] = ()
 ) -> None:
