@@ -59,7 +59,8 @@ class PairwiseLoss(keras.losses.Loss):
         cap: at most so many higher items in a list, those of the highest labels; of equal labels
             those that come first.
         seed: of the sample. It is drawn statelessly from the seed and the batch's scores: the same
-            call gives the same sample, and other scores, such as the next step's, another.
+            call gives the same sample, and other scores, such as the next step's, another. XLA
+            draws differently from TensorFlow.
         jit_compile: compile the pass over the pairs by XLA where the step around it is not: twice
             as fast and more on a CPU, after a second or two for each new shape of the input.
         reduction: as of every Keras loss.
