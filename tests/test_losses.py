@@ -165,7 +165,7 @@ def test_padded_lists_equal_a_double_loop(kind, options):
     check(kind, LOSSES[kind][0](**options), options, labels, scores, None, weights)
 
 
-@cases(OPTIONS)
+@cases([{}, {"over": "lists"}, {"cap": 2}, TOGETHER])
 def test_flat_rows_equal_a_double_loop(kind, options):
     labels, scores, queries, weights = flat(*padded(seed=1))
     check(kind, LOSSES[kind][0](**options), options, labels, scores, queries, weights)
@@ -177,10 +177,17 @@ def test_every_loss_equals_a_double_loop(kind, options):
     check(kind, LOSSES[kind][0](**options), options, labels, scores)
 
 
-@cases([{}, {"weighting": "ndcg"}, TOGETHER])
+@cases([{}, TOGETHER])
 def test_xla_gives_the_same_for_padded_lists(kind, options):
     labels, scores, weights = padded(seed=2)
     check(kind, LOSSES[kind][0](**options), options, labels, scores, None, weights, jit=True)
+
+
+def test_the_pass_alone_may_be_compiled():
+    labels, scores, weights = padded(seed=2)
+    loss = losses.PairwiseLogistic(jit_compile=True)
+    check("logistic", loss, {}, labels, scores, None, weights)
+    assert loss.get_config()["jit_compile"]
 
 
 @cases([{"weighting": "ndcg"}, {"negatives": 50}])
@@ -212,10 +219,9 @@ def test_lists_longer_than_a_window(grades):
     check("logistic", losses.PairwiseLogistic(), {}, labels, scores, None, weights)
 
 
-@pytest.mark.parametrize("over", ["pairs", "lists"])
-def test_flat_and_padded_agree(over):
+def test_flat_and_padded_agree():
     labels, scores, weights = padded()
-    loss = losses.PairwiseLogistic(over=over, weighting="ndcg")
+    loss = losses.PairwiseLogistic(over="lists", weighting="ndcg")
     one = run(loss, labels, scores, None, weights)
     queries = np.repeat(np.arange(labels.shape[0]), labels.shape[1])
     flattened = [each.reshape(-1, 1) for each in (labels, scores)]
@@ -513,6 +519,7 @@ def test_it_is_serialised(kind):
         ("negatives", True),
         ("cap", 0),
         ("cap", "2"),
+        ("jit_compile", 1),
         ("seed", None),
         ("seed", 2**31),
     ],

@@ -93,7 +93,10 @@ def find_pairs(layout: Layout, labels, margin: float, cap: int | None) -> Pairs:
     positions = tf.range(size_of(labels, 0))
     counts = tf.math.unsorted_segment_sum(tf.cast(present, tf.int32), layout.ids, layout.lists)
     ends = layout.starts + tf.gather(counts, layout.ids)
-    begins = first(positions, ends, lambda at: labels - tf.gather(labels, at) > margin)
+    # Where an item has no label, it stands behind the others and there is nothing to search.
+    begins = first(
+        tf.minimum(positions, ends), ends, lambda at: labels - tf.gather(labels, at) > margin
+    )
     higher = present if cap is None else present & (positions - layout.starts < cap)
     return Pairs(order, tf.where(higher, begins, ends), ends)
 
@@ -106,17 +109,25 @@ def first(low, high, holds: Callable[[tf.Tensor], tf.Tensor]):
         high: int32 ``[items]``; ``holds`` is asked below it only.
         holds: positions to booleans; once true, it is true up to ``high``.
     """
+    # Strides of falling powers of two, as long as everything before them fails: fewer operations
+    # than halving intervals.
+    farthest = tf.reduce_max(tf.concat([high - low, [0]], axis=0))
+    stride = tf.constant(1)
+    stride = tf.while_loop(
+        lambda stride: stride <= farthest, lambda stride: (2 * stride,), [stride]
+    )
 
-    def halve(low, high):
-        searching = low < high
-        middle = tf.where(searching, (low + high) // 2, tf.zeros_like(low))
-        found = holds(middle)
-        return (
-            tf.where(searching & ~found, middle + 1, low),
-            tf.where(searching & found, middle, high),
-        )
+    def leap(stride, low):
+        reached = low + stride
+        fails = (reached <= high) & ~holds(tf.maximum(tf.minimum(reached, high) - 1, 0))
+        return tf.bitwise.right_shift(stride, 1), select(fails, reached, low)
 
-    return tf.while_loop(lambda low, high: tf.reduce_any(low < high), halve, [low, high])[1]
+    return tf.while_loop(lambda stride, low: stride > 0, leap, [stride[0], low])[1]
+
+
+def select(condition, values, others):
+    """``tf.where`` for equal shapes, in a third of its time."""
+    return tf.raw_ops.Select(condition=condition, x=values, y=others)
 
 
 def size_of(tensor, axis: int):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfmtl.losses.lists import Pairs, size_of
+from tfmtl.losses.lists import Pairs, select, size_of
 
 #: How many pairs are computed at once: few enough for the processor's cache, many enough that
 #: the operations' fixed cost does not show.
@@ -75,43 +75,44 @@ def pair_sums(
         return tf.zeros_like(scores), tf.zeros_like(scores)
     higher, window = (HIGHER, WINDOW) if sample is None else (1, 1)
 
-    # Blocks of higher items, from those whose lower ones reach over most windows to those with
-    # none, and tiles of blocks.
-    wanted = pairs.ends > pairs.begins
-    compact = tf.argsort(tf.cast(wanted, tf.int32), direction="DESCENDING", stable=True)
-
-    def blocks(values):
-        return _rows(tf.gather(values, compact), higher)
-
-    none = tf.zeros_like(pairs.begins)
-    begins, ends = blocks(tf.where(wanted, pairs.begins, none)), blocks(pairs.ends)
-    ends = tf.where(blocks(wanted), ends, tf.zeros_like(ends))
-    beyond = tf.fill(tf.shape(begins), tf.int32.max)
-    nearest = tf.reduce_min(tf.where(ends > begins, begins, beyond), axis=1) // window
+    # Blocks of higher items, those of one list side by side.
+    compact = tf.argsort(
+        tf.cast(pairs.ends > pairs.begins, tf.int32), direction="DESCENDING", stable=True
+    )
+    # An item that there is not has no lower one: it begins and ends at 0, as padding here does.
+    block_items = _rows(compact, higher, beyond=items)
+    table = [tf.pad(each, [[0, 1]]) for each in (pairs.begins, pairs.ends)]
+    begins, ends = (tf.gather(each, block_items) for each in table)
+    some = ends > begins
+    nearest = tf.where(some, begins, tf.fill(tf.shape(begins), tf.int32.max))
+    nearest = tf.reduce_min(nearest, axis=1) // window
     if sample is None:
-        turns = tf.maximum((tf.reduce_max(ends, axis=1) - 1) // window - nearest + 1, 0)
-        stretch, shift, size = tf.ones_like(turns), tf.zeros_like(turns), 1
+        farthest = tf.reduce_max(tf.where(some, ends - 1, tf.zeros_like(ends)), axis=1) // window
+        turns = tf.maximum(farthest - nearest + 1, 0)
     else:
-        size = sample.size
-        lower = tf.reshape(ends - begins, [-1])
-        turns = tf.minimum(lower, size)
-        stretch = tf.maximum(lower, size)
-        shift = tf.where(lower > size, blocks(sample.starts)[:, 0], tf.zeros_like(lower))
+        turns = tf.minimum((ends - begins)[:, 0], sample.size)
+
+    # Tiles of blocks, from those whose lower items reach over most windows to those with none.
     longest = tf.argsort(turns, direction="DESCENDING", stable=True)
     side = CELLS // (higher * window)
     count = size_of(turns, 0)
     side = min(side, count) if isinstance(count, int) else tf.minimum(side, count)
-
-    def tiles(values):
-        return _rows(tf.gather(values, longest), side)
-
-    begins, ends, nearest, turns = tiles(begins), tiles(ends), tiles(nearest), tiles(turns)
-    stretch, shift = tiles(stretch), tiles(shift)
-    origins = tiles(blocks(tf.range(items)))
+    longest = _rows(longest, side, beyond=count)
+    origins = tf.gather(tf.pad(block_items, [[0, 1], [0, 0]], constant_values=items), longest)
+    nearest = tf.gather(tf.pad(nearest, [[0, 1]]), longest)
+    turns = tf.gather(tf.pad(turns, [[0, 1]]), longest)
+    begins, ends = (tf.gather(each, origins) for each in table)
 
     def of_higher(values):
-        return tiles(blocks(values))[..., tf.newaxis]
+        return tf.gather(tf.pad(values, [[0, 1]]), origins)[..., tf.newaxis]
 
+    if sample is None:
+        stretch, shift, size = tf.ones_like(turns), tf.zeros_like(turns), 1
+    else:
+        size = sample.size
+        lower = (ends - begins)[..., 0]
+        stretch = tf.maximum(lower, size)
+        shift = tf.where(lower > size, of_higher(sample.starts)[..., 0, 0], tf.zeros_like(lower))
     windows = _rows(scores, window)
     last = size_of(windows, 0) - 1
     high_scores = of_higher(scores)
@@ -140,13 +141,12 @@ def pair_sums(
         counted = (places >= at(begins)[..., tf.newaxis]) & (places < at(ends)[..., tf.newaxis])
         difference = at(high_scores) - low(windows)
         zero = tf.zeros_like(difference)
-        # Other lists' scores, whatever they are, reach neither the loss nor its slope.
-        difference = tf.where(counted, difference, zero)
         with tf.GradientTape() as tape:
             tape.watch(difference)
             loss = pair_loss(difference)
         slope = tape.gradient(loss, difference)
-        loss, slope = tf.where(counted, loss, zero), tf.where(counted, slope, zero)
+        # Whatever other lists' scores are, they reach neither the loss nor its slope.
+        loss, slope = select(counted, loss, zero), select(counted, slope, zero)
         factor = None if high_weights is None else at(high_weights)
         if gains is not None:
             change = (at(high_gains) - low(low_gains)) * tf.abs(
@@ -176,17 +176,15 @@ def pair_sums(
     )
 
     def back(values, base):
-        return tf.tensor_scatter_nd_add(
-            base, tf.reshape(origins, [-1, 1]), tf.reshape(values, [-1])
-        )
+        base = tf.pad(base, [[0, 1]])
+        places = tf.reshape(origins, [-1, 1])
+        return tf.tensor_scatter_nd_add(base, places, tf.reshape(values, [-1]))[:-1]
 
     gradient = back(high_slopes, tf.reshape(low_slopes, [-1])[:items])
     return back(losses, tf.zeros_like(scores)), gradient
 
 
-def _rows(values, width):
-    """``[n, ...]`` as ``[rows, width, ...]``, with zeros behind the last."""
+def _rows(values, width, beyond=0):
+    """``[n]`` as ``[rows, width]``, with ``beyond`` behind the last."""
     missing = -size_of(values, 0) % width
-    shape = values.shape[1:].as_list()
-    values = tf.pad(values, [[0, missing]] + [[0, 0]] * len(shape))
-    return tf.reshape(values, [-1, width, *shape])
+    return tf.reshape(tf.pad(values, [[0, missing]], constant_values=beyond), [-1, width])
