@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint clean
+.PHONY: help env demo test bench lint clean
 
 help: ## this list
 	@echo "make TARGET [STACK=tf221|tf215] [PYTHON=python3.11] [ARGS=...]"
@@ -26,6 +26,10 @@ demo: $(READY) ## train on real rows and write tables and plots to runs/ (ARGS="
 
 test: $(READY) ## the tests, on every core up to four (ARGS="-k data")
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+bench: $(READY) ## time and memory against what else there is, into benchmarks/ (a quarter of an hour)
+	$(BIN)/python benchmarks/pairwise.py --out benchmarks/pairwise-$(STACK).md
+	$(BIN)/python benchmarks/stream.py --out benchmarks/stream-$(STACK).md
 
 lint: $(READY) ## linter, formatter, type checker
 	$(BIN)/ruff check .

@@ -42,11 +42,10 @@ def make_step(method):
     """Labels and scores to value and gradient of the mean over pairs."""
     import tensorflow as tf
 
-    from tests import tfranking
-    from tfmtl import losses
+    from tfmtl import compat, losses
 
     if method == "theirs":
-        loss = tfranking.losses_impl().PairwiseLogisticLoss(name="theirs")
+        loss = compat.tensorflow_ranking().losses_impl.PairwiseLogisticLoss(name="theirs")
 
         def value(labels, scores):
             each, weights = loss.compute_unreduced_loss(labels, scores)

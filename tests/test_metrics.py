@@ -13,8 +13,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
-from tests import tfr_metrics_loader as tfr
-from tfmtl import metrics
+from tfmtl import compat, metrics
 from tfmtl.metrics import inversions
 
 #: Each metric, and the function of whole arrays that says the same.
@@ -340,26 +339,35 @@ def test_auc_and_average_precision_are_scikit_learns():
     assert metrics.pair_accuracy(labels, scores, weighting="lists") == pytest.approx(1 - loss)
 
 
-#: Our face, TF-Ranking's name, its options.
+#: Our face, TF-Ranking's class, its options.
 THEIRS = [
-    ("ndcg", "ndcg", {}),
-    ("mrr", "mrr", {}),
-    ("mrr_2", "mrr", {"topn": 2}),
-    ("map", "map", {}),
-    ("map_3", "map", {"topn": 3}),
-    ("precision_2", "precision", {"topn": 2}),
-    ("pair_accuracy", "opa", {}),
+    ("ndcg", "NDCGMetric", {"topn": None}),
+    ("mrr", "MRRMetric", {"topn": None}),
+    ("mrr_2", "MRRMetric", {"topn": 2}),
+    ("map", "MeanAveragePrecisionMetric", {"topn": None}),
+    ("map_3", "MeanAveragePrecisionMetric", {"topn": 3}),
+    ("precision_2", "PrecisionMetric", {"topn": 2}),
+    ("pair_accuracy", "OPAMetric", {}),
 ]
+
+
+def tf_ranking(name, labels, scores, weights=None, **options):
+    """A metric's mean over lists, by TF-Ranking's formulas."""
+    arrays = [np.asarray(each, np.float32) for each in (labels, scores)]
+    weights = None if weights is None else np.asarray(weights, np.float32)
+    metric = getattr(compat.tensorflow_ranking().metrics_impl, name)("theirs", **options)
+    values, worth = metric.compute(*arrays, weights)
+    return float(tf.reduce_sum(values * worth) / tf.reduce_sum(worth))
 
 
 @pytest.mark.parametrize("ours,theirs,options", THEIRS, ids=[case[0] for case in THEIRS])
 def test_it_is_tf_rankings(ours, theirs, options):
     labels, scores = complete(grades=4)
     labels[::3, 6:] = -1
-    expected = tfr.mean(theirs, labels, scores, **options)
+    expected = tf_ranking(theirs, labels, scores, **options)
     assert updated(ours, labels, scores) == pytest.approx(expected, rel=1e-5)
     weights = np.random.default_rng(6).uniform(0.5, 2, [len(labels), 1])
-    expected = tfr.mean(theirs, labels, scores, weights, **options)
+    expected = tf_ranking(theirs, labels, scores, weights, **options)
     assert whole(ours, labels, scores, None, weights) == pytest.approx(expected, rel=1e-5)
 
 
@@ -367,13 +375,13 @@ def test_it_is_tf_rankings(ours, theirs, options):
 def test_tf_ranking_counts_lists_without_a_relevant_item_as_0(ours, theirs, options):
     labels, scores = complete()
     labels[:10] = 0
-    expected = tfr.mean(theirs, labels, scores, **options)
+    expected = tf_ranking(theirs, labels, scores, **options)
     assert whole(ours, labels, scores) * 20 / 30 == pytest.approx(expected, rel=1e-5)
 
 
 def test_tf_ranking_counts_tied_pairs_as_wrong():
     labels, scores = np.array([[1.0, 0, 2]]), np.array([[1.0, 1, 2]])
-    assert tfr.mean("opa", labels, scores) == pytest.approx(2 / 3)
+    assert tf_ranking("OPAMetric", labels, scores) == pytest.approx(2 / 3)
     assert metrics.pair_accuracy(labels, scores) == pytest.approx(2.5 / 3)
 
 
