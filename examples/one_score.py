@@ -124,8 +124,8 @@ def ndcg(labels, scores, k=10):
 
 def difference(mine, its, draws=2000):
     """Mean difference over queries of the means over seeds, and its 95 % bootstrap interval."""
-    per_query = np.nanmean(mine - its, axis=0)
-    per_query = per_query[np.isfinite(per_query)]
+    both = mine - its
+    per_query = both[:, np.isfinite(both).all(axis=0)].mean(axis=0)
     chosen = np.random.default_rng(0).integers(0, len(per_query), (draws, len(per_query)))
     low, high = np.quantile(per_query[chosen].mean(axis=1), [0.025, 0.975])
     return f"{per_query.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
@@ -147,11 +147,12 @@ def table(found, figures):
     return "\n".join(lines) + "\n"
 
 
-def main(name, path, seeds, epochs, folder):
+def main(name, path, seeds, epochs, only_those, folder):
     settings = {**SETTINGS[name], **({"epochs": epochs} if epochs else {})}
     splits = load(name, path)
     tasks = splits.tasks
-    plan = [(method, seed) for seed in range(seeds) for method in methods(tasks)]
+    chosen = [m for i, m in enumerate(methods(tasks)) if i == 0 or only_those in m]
+    plan = [(method, seed) for seed in range(seeds) for method in chosen]
     records = []
     for method, seed in track(plan, "runs"):
         trained, balancer, stop = methods(tasks)[method]
@@ -176,7 +177,7 @@ def main(name, path, seeds, epochs, folder):
             )
             for figure in figures
         }
-        for method in methods(tasks)
+        for method in chosen
     }
     text = table(found, figures)
     (folder / f"one-score-{name}.md").write_text(text)
@@ -189,6 +190,7 @@ if __name__ == "__main__":
     parser.add_argument("--path", required=True, help="the folder of the data set's files")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="at most so many a stage")
+    parser.add_argument("--only", default="", help="rows whose name holds this, and the first one")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs"))
     chosen = parser.parse_args()
-    main(chosen.data, chosen.path, chosen.seeds, chosen.epochs, chosen.out)
+    main(chosen.data, chosen.path, chosen.seeds, chosen.epochs, chosen.only, chosen.out)

@@ -96,10 +96,10 @@ def test_a_balancer_belongs_to_one_set_of_tasks():
         make_model(("a", "b"), balancer=balancer)
 
 
-def test_a_backbone_must_return_a_dict():
+def test_a_backbone_must_return_a_dict_or_one_tensor():
     x = keras.Input((3,))
-    net = keras.Model(x, keras.layers.Dense(1)(x))
-    with pytest.raises(ValueError, match=r"must be a dict \{task: prediction\}. Received"):
+    net = keras.Model(x, [keras.layers.Dense(1)(x), keras.layers.Dense(1)(x)])
+    with pytest.raises(ValueError, match=r"dict \{task: prediction\}, or one tensor. Received"):
         tfmtl.MultiTaskModel(net)
 
 
@@ -115,10 +115,10 @@ class Single(keras.Model):
         return self.layer(inputs["age"][:, None])
 
 
-def test_a_backbone_built_late_must_return_a_dict_too():
+def test_a_backbone_built_late_must_have_the_tasks_outputs_too():
     model = make_model(net=Single())
     for _ in range(2):  # the second time as well
-        with pytest.raises(ValueError, match=r"must be a dict \{task: prediction\}. Received"):
+        with pytest.raises(ValueError, match=r"or `outputs` say .* Expected: \['score'\]"):
             model.fit(make_rows(32).batches(16), verbose=0)
 
 

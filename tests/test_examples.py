@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -28,3 +29,28 @@ def test_the_toy_names_a_method_that_it_does_not_know(tmp_path):
     done = run("toy.py", "--methods", "PUB,Nobody", folder=tmp_path)
     assert done.returncode == 2
     assert "['Nobody']" in done.stderr
+
+
+def svmlight(path, queries):
+    """Judged documents whose relevance the first feature tells, and clicks the last one."""
+    draw = random.Random(0)
+    with open(path, "w") as file:
+        for query in queries:
+            for _ in range(8):
+                grade, click = draw.randrange(3), draw.randrange(4)
+                values = [grade + draw.random(), *(draw.random() for _ in range(132)), click, 1, 2]
+                row = " ".join(f"{i}:{value}" for i, value in enumerate(values, 1))
+                file.write(f"{grade} qid:{query} {row}\n")
+
+
+def test_several_objectives_on_one_score(tmp_path):
+    svmlight(tmp_path / "a.train.txt", range(10))
+    svmlight(tmp_path / "a.test.txt", range(10, 16))
+    arguments = ["--data", "mslr", "--path", tmp_path, "--seeds", 1, "--epochs", 2]
+    done = run("one_score.py", *arguments, "--only", "click + dwell", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "runs/one-score-mslr.md").read_text()
+    assert "| relevance alone |" in table
+    assert "| relevance + click + dwell, NMT |" in table
+    with open(tmp_path / "runs/one-score-mslr.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 6
