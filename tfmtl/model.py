@@ -140,7 +140,7 @@ class MultiTaskModel(keras.Model):
                 )
 
             reach.update({task: reached(output) for task, output in outputs.items()})
-            mark = marked.of_tasks(list(outputs))
+            mark = marked.tensors()
             self._below_mark = reached(mark) if mark else None
 
         # Through the strategy: a mirrored variable can be watched within its replicas only.

@@ -54,8 +54,12 @@ class Step:
             #: replica's share, scaled for float16.
             self._objectives = [compat.scale_loss(self._optimizer, each) for each in objectives]
             self._each_task = [self._objectives[0][i] for i in range(len(tasks))]
-        #: What each task's tower reads, where the backbone marks it.
-        self._representations = marked.of_tasks([model.output_of(task) for task in tasks])
+        #: What each task's tower reads, where gradients are taken at it.
+        self._representations = (
+            marked.of_tasks([model.output_of(task) for task in tasks])
+            if self._balancer.wrt == "representation"
+            else []
+        )
         self._share = share
         #: ``[tasks]``, of the global batch; and finite.
         self._raw_losses = gradients.sum_over_replicas(share.means)

@@ -18,17 +18,19 @@ class Recorded:
     def __init__(self) -> None:
         self.found: list = []
 
+    def tensors(self) -> list[tf.Tensor]:
+        """All of it."""
+        return tf.nest.flatten(self.found)
+
     def of_tasks(self, tasks: Sequence[str]) -> list[tf.Tensor]:
-        """The representation that each task reads; empty where the network marks none.
+        """The representation that each task reads.
 
         Raises:
-            ValueError: several marks, or a task that is missing.
+            ValueError: no mark or several, or a task that is missing.
         """
-        if not self.found:
-            return []
-        if len(self.found) > 1:
+        if len(self.found) != 1:
             raise ValueError(
-                "A network may have one `Representation`, called once. "
+                "A network must have one `Representation`, called once. "
                 f"Received: {len(self.found)} calls"
             )
         (marked,) = self.found
