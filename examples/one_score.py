@@ -7,7 +7,8 @@ NMT, and all three by NMT; differences to the first objective alone are paired b
     python examples/one_score.py --data kuairand --path FOLDER
 
 MSLR: relevance > clicks > dwell time, lists by query. KuaiRand: like > click > long view, lists by
-user. Writes `one-score-DATA.csv` (each query of each run) and `one-score-DATA.md` (the table).
+user. Writes `one-score-DATA.csv` (each query of each run), `one-score-DATA.md` (the table) and
+`one-score-DATA.png` (the differences in the order of pairs).
 """
 
 import argparse
@@ -16,10 +17,12 @@ import pathlib
 
 import keras
 import numpy as np
+from matplotlib.figure import Figure
 from rich.progress import track
 
 import tfmtl
 from tfmtl import balancers, callbacks, data, losses, models
+from tfmtl.plots import COLOURS
 
 SETTINGS = {
     # Of 35 queries one pass is five steps: an epoch is several.
@@ -123,12 +126,12 @@ def ndcg(labels, scores, k=10):
 
 
 def difference(mine, its, draws=2000):
-    """Mean difference over queries of the means over seeds, and its 95 % bootstrap interval."""
+    """Mean difference over queries of the means over seeds, low and high of its 95 % interval."""
     both = mine - its
     per_query = both[:, np.isfinite(both).all(axis=0)].mean(axis=0)
     chosen = np.random.default_rng(0).integers(0, len(per_query), (draws, len(per_query)))
     low, high = np.quantile(per_query[chosen].mean(axis=1), [0.025, 0.975])
-    return f"{per_query.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+    return per_query.mean(), low, high
 
 
 def table(found, figures):
@@ -138,13 +141,40 @@ def table(found, figures):
     for method, values in found.items():
         cells = []
         for figure in figures:
-            mean = np.nanmean(values[figure], axis=1)
-            cell = f"{mean.mean():.4f} ± {mean.std(ddof=min(1, len(mean) - 1)):.4f}"
+            seeds = np.nanmean(values[figure], axis=1)
+            cell = f"{seeds.mean():.4f} ± {seeds.std(ddof=min(1, len(seeds) - 1)):.4f}"
             if values is not base:
-                cell += "<br>" + difference(values[figure], base[figure])
+                mean, low, high = difference(values[figure], base[figure])
+                cell += f"<br>{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
             cells.append(cell)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def draw(found, tasks, path):
+    """What each row changes in the order of pairs: the first objective against each other one."""
+    (_, base), *others = found.items()
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots(1, len(tasks) - 1, sharey=True)
+    for panel, other in zip(axes, tasks[1:], strict=True):
+        for i, (method, values) in enumerate(others):
+            y, x = (difference(values[f"pairs_{t}"], base[f"pairs_{t}"]) for t in (tasks[0], other))
+            panel.errorbar(
+                x[0],
+                y[0],
+                xerr=[[x[0] - x[1]], [x[2] - x[0]]],
+                yerr=[[y[0] - y[1]], [y[2] - y[0]]],
+                fmt="*" if "NMT" in method else "o",
+                markersize=13 if "NMT" in method else 6,
+                color=COLOURS[i % len(COLOURS)],
+                label=method if panel is axes[0] else None,
+            )
+        panel.axhline(0, color="grey", linewidth=1, linestyle="--")
+        panel.axvline(0, color="grey", linewidth=1, linestyle="--")
+        panel.set_xlabel(f"{other}: pairs in order, difference")
+    axes[0].set_ylabel(f"{tasks[0]}: pairs in order, difference")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 def main(name, path, seeds, epochs, only_those, folder):
@@ -181,6 +211,7 @@ def main(name, path, seeds, epochs, only_those, folder):
     }
     text = table(found, figures)
     (folder / f"one-score-{name}.md").write_text(text)
+    draw(found, tasks, folder / f"one-score-{name}.png")
     print(text)
 
 

@@ -52,5 +52,6 @@ def test_several_objectives_on_one_score(tmp_path):
     table = (tmp_path / "runs/one-score-mslr.md").read_text()
     assert "| relevance alone |" in table
     assert "| relevance + click + dwell, NMT |" in table
+    assert (tmp_path / "runs/one-score-mslr.png").read_bytes().startswith(b"\x89PNG")
     with open(tmp_path / "runs/one-score-mslr.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * 6
