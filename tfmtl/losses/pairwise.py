@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
+import os
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfmtl.losses.lists import Layout, find_pairs, padded_layout, row_layout, size_of
 from tfmtl.losses.tiles import Gains, Sample, pair_sums
+
+#: A compiled pass is split among so many cores at most.
+MOST_PARTS = 8
 
 
 class PairwiseLoss(keras.losses.Loss):
@@ -63,6 +69,7 @@ class PairwiseLoss(keras.losses.Loss):
             draws differently from TensorFlow.
         jit_compile: compile the pass over the pairs by XLA where the step around it is not: twice
             as fast and more on a CPU, after a second or two for each new shape of the input.
+            Padded lists of a known number are shared out among the cores.
         reduction: as of every Keras loss.
         name: as of every Keras loss.
 
@@ -163,6 +170,26 @@ class PairwiseLoss(keras.losses.Loss):
     def _list_sums(self, labels, scores, queries, weights, mean):
         """Per list the sum, or with ``mean="lists"`` the mean, over its pairs, and their number."""
         labels, scores, queries, weights = _read(labels, scores, queries, weights)
+        lists = labels.shape[0]
+        if not self.jit_compile or queries is not None or lists is None:
+            return self._sums_of_lists(labels, scores, queries, weights, mean)
+        # A compiled pass keeps to one core: some lists on each, side by side.
+        edges = np.linspace(0, lists, min(lists, os.cpu_count() or 1, MOST_PARTS) + 1).astype(int)
+        parts = [
+            self._sums_of_lists(
+                labels[low:high],
+                scores[low:high],
+                None,
+                None if weights is None else weights[low:high],
+                mean,
+            )
+            for low, high in itertools.pairwise(edges)
+        ]
+        values, counts = zip(*parts, strict=True)
+        return tf.concat(values, 0), tf.concat(counts, 0)
+
+    def _sums_of_lists(self, labels, scores, queries, weights, mean):
+        """As :meth:`_list_sums`, of what has been read, in one pass."""
 
         @tf.custom_gradient
         def values_of(scores):
