@@ -28,8 +28,8 @@ class PUB(UpdateBalancer):
     * The updates of all tasks hold the same momentum. It says nothing of a task, makes the columns
       of :math:`D` nearly parallel, and :math:`\alpha` nearly equal. So tasks bargain by the part
       of the update that their own gradient makes, :math:`f(g_i)` with a momentum of 0, and the
-      variables still move along the whole updates. (``bargain="update"``: the paper. On real rows
-      this decides whether PUB is worth its cost: docs/results.md.)
+      variables still move along the whole updates. (``bargain="update"``: the paper. What it
+      changes on real rows is in docs/results.md.)
     * The exact :math:`\alpha` makes :math:`\|D\alpha\| = \sqrt n` however long the updates are,
       which is tiny against a step of Adam and shrinks the moments with it. By default
       :math:`\alpha` is scaled so that the step is as long as the mean of the tasks' updates,
