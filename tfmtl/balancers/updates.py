@@ -104,6 +104,8 @@ class UpdateBalancer(GramianBalancer):
         rule = optimizers.rule_of(optimizer)
         iteration = tf.cast(compat.tf_variable(optimizer.iterations), tf.float32)
         rate = tf.cast(compat.learning_rate(optimizer), tf.float32)
+        # The momentum of all tasks' steps is in every update and says nothing of any of them.
+        apart = self.own_part and not self.own_moments
         updates, own_parts = [], []
         for i, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
             slots = rule.read(variable)
@@ -113,16 +115,16 @@ class UpdateBalancer(GramianBalancer):
             if self.own_moments:
                 for name, moment in self._moments[i].items():
                     moment.assign(advanced[name])
-            # The momentum of all tasks' steps is in every update and says nothing of any of them.
-            own = update
-            if self.own_part and not self.own_moments:
-                own = rule.step(gradient, rule.without_momentum(slots), iteration)[0]
+            made = [update]
+            if apart:
+                made.append(rule.step(gradient, rule.without_momentum(slots), iteration)[0])
             if self.clips:
                 value = tf.cast(compat.tf_variable(variable), tf.float32)
-                update, own = (clippy.clip(each, value, rate) for each in (update, own))
-            updates.append(update)
-            own_parts.append(own)
-        weights = (find or self)(losses, _gramian(own_parts), _gramian(updates))
+                made = [clippy.clip(each, value, rate) for each in made]
+            updates.append(made[0])
+            own_parts.append(made[-1])
+        whole = _gramian(updates)
+        weights = (find or self)(losses, _gramian(own_parts) if apart else whole, whole)
         weights = tf.stop_gradient(weights)
         return weights, [tf.tensordot(weights, update, 1) for update in updates]
 
