@@ -108,6 +108,21 @@ def test_shapes_seed_and_configuration(kind):
     assert not np.allclose(predictions["like"], predictions["click"])  # towers differ
 
 
+@pytest.mark.parametrize("activation", ["relu", "relu6", "tanh"])
+@pytest.mark.parametrize("kind", ["MMoE", "OMoE", "PLE", "SharedBottom"])
+def test_no_layer_hides_a_nan(kind, activation):
+    """In a graph, where TensorFlow computes layers in one, as where it does not."""
+    net = make_net(kind=kind, activation=activation)
+    columns = {name: tf.constant(values) for name, values in make_rows(64).columns.items()}
+    predict = tf.function(net)
+    for variable in net.trainable_variables:
+        value = variable.numpy()
+        variable.assign(np.full_like(value, np.nan))
+        assert any(np.isnan(each).all() for each in predict(columns).values()), variable.name
+        variable.assign(value)
+    assert not any(np.isnan(each).any() for each in predict(columns).values())
+
+
 def test_experts_differ_at_the_start():
     kernel = make_net(experts=4).experts.weights[0].numpy()
     limit = np.sqrt(6 / (kernel.shape[1] + kernel.shape[2]))

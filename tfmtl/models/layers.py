@@ -11,14 +11,6 @@ import tensorflow as tf
 from tfmtl.compat import tf_variable
 from tfmtl.features import FeatureSpec
 
-_RELU = keras.activations.get("relu")
-
-#: Activations that treat each number alone, wherever a copy's units end.
-_ENTRYWISE = tuple(
-    keras.activations.get(name)
-    for name in ("elu", "gelu", "linear", "relu", "selu", "sigmoid", "softplus", "swish", "tanh")
-)
-
 
 class FeatureEmbedding(keras.layers.Layer):
     """Embeds the categorical columns of a spec and appends the numeric ones.
@@ -204,22 +196,14 @@ class ParallelMLP(keras.layers.Layer):
         """A layer as a single product: ``[batch, fan_in]`` → ``[batch, copies, fan_out]``."""
         kernel = tf.convert_to_tensor(self._kernels[i])
         copies, fan_in, fan_out = kernel.shape
-        side_by_side, apart = [-1, copies * fan_out], [-1, copies, fan_out]
         kernel = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [fan_in, copies * fan_out])
-        bias = tf.reshape(tf.convert_to_tensor(self._biases[i]), [-1])
-        activation = self._activations[i]
-        if self._scales:
-            product = tf.reshape(tf.matmul(_beside(inputs), kernel), apart)
-            product = _standardise(product) * tf.convert_to_tensor(self._scales[i])[:, 0]
-            product = tf.nn.bias_add(tf.reshape(product, side_by_side), bias)
-        elif activation is _RELU and isinstance(inputs, list) and len(inputs) == 2:
-            return tf.reshape(_rectified(*inputs, kernel, bias), apart)
-        else:
-            # TensorFlow computes product, bias and activation as one, with nothing between them.
-            product = tf.nn.bias_add(tf.matmul(_beside(inputs), kernel), bias)
-        if activation in _ENTRYWISE:
-            return tf.reshape(activation(product), apart)
-        return activation(tf.reshape(product, apart))
+        bias = tf.convert_to_tensor(self._biases[i])[:, 0]
+        parts = inputs if isinstance(inputs, list) else [inputs]
+        if not self._scales:
+            return self._activations[i](_affine(kernel, bias, *parts))
+        product = _affine(kernel, tf.zeros_like(bias), *parts)
+        scale = tf.convert_to_tensor(self._scales[i])[:, 0]
+        return self._activations[i](_standardise(product) * scale + bias)
 
     def compute_output_shape(self, input_shape):
         if isinstance(input_shape, list):
@@ -228,32 +212,41 @@ class ParallelMLP(keras.layers.Layer):
 
 
 def _beside(parts):
-    """A tensor, or the one that several make up side by side."""
-    parts = parts if isinstance(parts, list) else [parts]
+    """One tensor of several side by side."""
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
 
 @tf.custom_gradient
-def _rectified(left, right, kernel, bias):
-    """``relu([left, right] kernel + bias)``, whose gradients by left and right are products apart.
+def _affine(kernel, bias, *parts):
+    """Product and bias in one, with the gradient of each part of the input a product of its own.
 
-    Of a batch's numbers nobody wants the gradient: its product is left out of the graph, where
-    that of both sides at once would be made in full and cut.
+    That of a batch's numbers nobody asks for, and TensorFlow leaves it out of the graph; of the
+    whole input all would be made and then cut.
+
+    Args:
+        kernel: ``[fan_in, copies * fan_out]``.
+        bias: ``[copies, fan_out]``.
+        parts: ``[batch, width]``, widths adding up to ``fan_in``.
+
+    Returns:
+        ``[batch, copies, fan_out]``.
     """
-    inputs = tf.concat([left, right], axis=1)
-    outputs = tf.nn.relu(tf.nn.bias_add(tf.matmul(inputs, kernel), bias))
-    width = left.shape[1]
+    inputs = _beside(parts)
+    outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), tf.reshape(bias, [-1]))
+    # In place, but with it in between TensorFlow does not take relu into the product: there oneDNN
+    # makes 0 of NaN, and a broken batch or weight would not show in the loss.
+    outputs = tf.raw_ops.Snapshot(input=outputs)
 
     def backward(upstream):
-        upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
+        upstream = tf.reshape(upstream, [-1, kernel.shape[1]])
+        kernels = tf.split(kernel, [part.shape[1] for part in parts])
         return (
-            tf.matmul(upstream, kernel[:width], transpose_b=True),
-            tf.matmul(upstream, kernel[width:], transpose_b=True),
             tf.matmul(inputs, upstream, transpose_a=True),
-            tf.raw_ops.BiasAddGrad(out_backprop=upstream),
+            tf.reshape(tf.raw_ops.BiasAddGrad(out_backprop=upstream), bias.shape),
+            *[tf.matmul(upstream, each, transpose_b=True) for each in kernels],
         )
 
-    return outputs, backward
+    return tf.reshape(outputs, [-1, *bias.shape]), backward
 
 
 def _standardise(values):

@@ -80,8 +80,8 @@ class _Extraction(keras.layers.Layer):
         task_experts, shared_experts: how many.
         last: whether it is the last level, where nobody reads the shared part.
 
-    Call: ``[batch, input_width]`` for each task and the shared part → ``[batch, units]`` for each
-    task and, unless it is the last level, the shared part.
+    Call: for each task and the shared part what :class:`tfmtl.models.layers.ParallelMLP` reads →
+    ``[batch, units]`` for each task and, unless it is the last level, the shared part.
     """
 
     def __init__(
