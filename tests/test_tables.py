@@ -18,6 +18,7 @@ BALANCERS = {
     "FixedWeights": lambda: balancers.FixedWeights({"like": 2.0, "click": 0.5}),
     "EMTL": lambda: balancers.EMTL(update_every=2),
     "MGDA, now and then": lambda: balancers.MGDA(update_every=2),
+    "MGDA, row by row": lambda: balancers.MGDA(accumulate="gramian"),
     "MGDA-UB": lambda: balancers.MGDA(wrt="representation"),
     "NMT": lambda: balancers.NMT(TASKS),
     "NMT-PUB": lambda: balancers.NMT(TASKS, inner=balancers.PUB(update_every=2)),

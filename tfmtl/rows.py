@@ -59,6 +59,12 @@ def merge_all(columns: Sequence[tf.IndexedSlices | None]) -> tuple[tf.Tensor, li
     return ids, values
 
 
+def at(merged: MergedSlices, ids: tf.Tensor) -> tf.Tensor:
+    """The values of some ids, each of which is among those of the gradient."""
+    # The first of equal ids is the one that is not padding.
+    return tf.gather(merged.values, tf.searchsorted(merged.indices, ids))
+
+
 def named_once(ids: tf.Tensor, rank: int = 2) -> tf.Tensor:
     """1 for each of :class:`MergedSlices`' ids, 0 for the padding; ``[rows, 1, ...]``, float32."""
     first = tf.concat([tf.ones_like(ids[:1], tf.bool), ids[1:] != ids[:-1]], 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tfmtl import compat, gradients, optimizers, rows
+from tfmtl import compat, gradients, optimizers, rows, sequential
 from tfmtl.balancers.base import changing_only_if
 from tfmtl.models.representation import recording
 from tfmtl.objectives import LossSums
@@ -43,7 +43,7 @@ class Step:
             self._together = stack.enter_context(tf.GradientTape(persistent=True))
             self._apart = [
                 stack.enter_context(tf.GradientTape())
-                for _ in (() if self._balancer.reads == "losses" else tasks)
+                for _ in (tasks if self._takes_each() else ())
             ]
             marked = stack.enter_context(recording())
             predictions = model.predictions(data[0], training=True)
@@ -65,6 +65,10 @@ class Step:
         #: ``[tasks]``, of the global batch; and finite.
         self._raw_losses = gradients.sum_over_replicas(share.means)
         self._losses = finite(self._raw_losses)
+
+    def _takes_each(self) -> bool:
+        """Whether a step may go backward from each task by itself."""
+        return self._balancer.reads != "losses" and self._balancer.accumulate == "jacobian"
 
     def take(self) -> None:
         """Make the step."""
@@ -90,9 +94,11 @@ class Step:
         if balancer.wrt == "representation":
             if balancer.reads == "gradients":
                 return self._of_masked_representations()
-            return self._of_all(self._weights_at_representation())
+            return self._of_all(self._now_and_then(self._gramian_at_representation))
         if balancer.reads == "gradients":
             return self._of_each(self._masked)
+        if balancer.accumulate == "gramian":
+            return self._of_all(self._now_and_then(self._gramian_by_rows))
         if balancer.update_every == 1:
             return self._of_each(self._weighed)
         due = balancer.due()
@@ -227,15 +233,20 @@ class Step:
             )
         ]
 
-    def _weights_at_representation(self):
-        """A balancer's weights from the tasks' gradients at the representation."""
+    def _gramian_at_representation(self):
+        # Rows of the batch lie on one replica each: products are summed, not gradients.
+        local = gradients.gramian([gradients.Column(self._at_representation())])
+        return self._unscaled(gradients.sum_over_replicas(local))
+
+    def _gramian_by_rows(self):
+        shared = zip(self._watched, self._is_shared, strict=True)
+        variables = [variable for variable, is_shared in shared if is_shared]
+        found = sequential.gramian(self._together, self._objectives[0], variables)
+        return self._unscaled(found)
+
+    def _now_and_then(self, gramian: Callable):
+        """A balancer's weights, from a Gram matrix that is made where a search is due."""
         balancer = self._balancer
-
-        def gramian():
-            # Rows of the batch lie on one replica each: products are summed, not gradients.
-            local = gradients.gramian([gradients.Column(self._at_representation())])
-            return self._unscaled(gradients.sum_over_replicas(local))
-
         if balancer.update_every == 1:
             return self._search(gramian())
         due = balancer.due()

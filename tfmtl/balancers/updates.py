@@ -42,6 +42,11 @@ class UpdateBalancer(GramianBalancer):
                 "`wrt` must be 'parameters' for a balancer that reads updates. "
                 f"Received: {self.wrt!r}"
             )
+        if self.accumulate != "jacobian":
+            raise ValueError(
+                "`accumulate` must be 'jacobian' for a balancer that reads updates. "
+                f"Received: {self.accumulate!r}"
+            )
         # For each shared variable its shape and the initial values of its slots.
         self._planned: list[tuple] = []
 

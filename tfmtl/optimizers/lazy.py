@@ -14,7 +14,7 @@ def steps_by_rows(optimizer) -> bool:
     return isinstance(getattr(optimizer, "inner_optimizer", optimizer), Lazy)
 
 
-class Lazy:
+class Lazy(keras.optimizers.Optimizer):
     """What makes an optimizer of Keras lazy: put before it among the bases of a class.
 
     A gradient that is ``tf.IndexedSlices``, as that of an embedding lookup is, moves the rows it
