@@ -28,7 +28,7 @@ def op(name, start, end, kind="Mul", *, contains=False, is_product=False):
 
 def profile_of(*ops, steps=1, end=10):
     read = trace.Trace(0, end * MS, list(ops), has_xla=False)
-    return Profile(read, steps, Scopes("net"), unprofiled=1.0)
+    return Profile(read, steps, Scopes("net"), unprofiled=1.0, cpu=1.0)
 
 
 def by_name(rows):
@@ -150,7 +150,7 @@ def check_adds_up(found):
         assert sum(row.share for row in rows) <= 1
         assert min(row.milliseconds for row in rows) > -1e-9
     assert 0 < found.idle < found.milliseconds
-    assert found.unprofiled > 0
+    assert found.unprofiled > 0 and found.cpu > 0
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])

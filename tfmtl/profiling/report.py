@@ -74,6 +74,7 @@ class Profile:
         steps: how many.
         scopes: what the parts of a step are called.
         unprofiled: milliseconds a step took without the profiler.
+        cpu: of CPU time, all threads of the process together, which others' load hardly reaches.
         memory: ``None`` where it is not known.
         title: what was profiled.
     """
@@ -85,6 +86,7 @@ class Profile:
         scopes: Scopes,
         *,
         unprofiled: float,
+        cpu: float,
         memory: Memory | None = None,
         title: str = "",
     ):
@@ -92,6 +94,7 @@ class Profile:
         #: Milliseconds a step under the profiler, and without it.
         self.milliseconds = (trace.end - trace.start) / 1e9 / steps
         self.unprofiled = unprofiled
+        self.cpu = cpu
         self.memory = memory
         self.title = title
         #: Whether XLA compiled the step and its ops are seen.
@@ -146,8 +149,8 @@ class Profile:
     def lines(self) -> list[str]:
         """What stands above the tables."""
         found = [
-            f"{self.unprofiled:,.1f} ms a step, {self.milliseconds:,.1f} ms under the profiler "
-            f"(both means of {self.steps} steps)",
+            f"{self.unprofiled:,.1f} ms a step, {self.cpu:,.1f} ms of CPU time; "
+            f"{self.milliseconds:,.1f} ms under the profiler (means of {self.steps} steps)",
             f"matrix products: {self.products:.1%} of the step under the profiler",
         ]
         if self.memory is not None:

@@ -93,6 +93,7 @@ def profile(
             callback.steps,
             _scopes(model),
             unprofiled=callback.milliseconds,
+            cpu=callback.cpu,
             memory=callback.memory,
             title=title,
         )
@@ -128,11 +129,12 @@ class _Profiler(keras.callbacks.Callback):
         self._place = str(place)
         self._timed, self._profiled, self._end = warm_up, warm_up + steps, warm_up + 2 * steps
         self._progress = progress
-        self._began: tuple[int, float] | None = None  # the timed steps: number and time
+        # Of the first timed step: its number, the time, and the CPU time of the process.
+        self._began: tuple[int, float, float] | None = None
         self._first: int | None = None  # the number of the first profiled step
         self._running = False
         self._step: Any = None  # the mark of the running step in the trace
-        self.milliseconds = 0.0
+        self.milliseconds = self.cpu = 0.0
         self.steps = 0
         self.memory: Memory | None = None
 
@@ -144,10 +146,11 @@ class _Profiler(keras.callbacks.Callback):
         if self._began is None and batch >= self._timed:
             self._progress("Timing", batch)
             self._settled = _resident("VmRSS") if _forget_peak() else None
-            self._began = batch, time.perf_counter()
+            self._began = batch, time.perf_counter(), time.process_time()
         elif self._began and self._first is None and batch >= self._profiled:
-            first, began = self._began
+            first, began, cpu_began = self._began
             self.milliseconds = 1e3 * (time.perf_counter() - began) / (batch - first)
+            self.cpu = 1e3 * (time.process_time() - cpu_began) / (batch - first)
             if self._settled is not None:
                 self.memory = Memory(self._before, self._settled, _resident("VmHWM"))
             self._progress("Profiling", batch)
