@@ -46,6 +46,7 @@ class Step:
                 for _ in (tasks if self._takes_each() else ())
             ]
             marked = stack.enter_context(recording())
+            stack.enter_context(tf.name_scope("forward"))
             predictions = model.predictions(data[0], training=True)
             share = model.global_sums(data, predictions, update=True)
             penalty = [tf.add_n(model.net.losses)] if model.net.losses else []
@@ -135,33 +136,38 @@ class Step:
             (balancer.own_weights(), tf.ones([]), False),
         ):
             chosen = [i for i, is_shared in enumerate(shared) if is_shared is wanted]
-            found = self._together.gradient(
-                self._objectives,
-                [self._watched[i] for i in chosen],
-                output_gradients=[factors, *(penalty for _ in self._objectives[1:])],
-            )
+            with tf.name_scope("backward"):
+                found = self._together.gradient(
+                    self._objectives,
+                    [self._watched[i] for i in chosen],
+                    output_gradients=[factors, *(penalty for _ in self._objectives[1:])],
+                )
             update.update(zip(chosen, found, strict=True))
-        return [self._for_optimizer(update[i]) for i in range(len(self._variables))]
+        with tf.name_scope("backward"):
+            return [self._for_optimizer(update[i]) for i in range(len(self._variables))]
 
     def _of_each(self, combine: Callable) -> list:
         """The gradients of the tasks one by one, those of the shared variables combined."""
-        found = [
-            tape.gradient(objective, self._watched)
-            for tape, objective in zip(self._apart, self._each_task, strict=True)
-        ]
-        penalties = self._penalties()
-        if self._balancer.reads == "updates":
-            found = self._with_penalties(found, penalties)
-        columns = [gradients.Column.of(column) for column in zip(*found, strict=True)]
-        combined = iter(
-            combine([c for c, shared in zip(columns, self._is_shared, strict=True) if shared])
-        )
+        with tf.name_scope("backward"):
+            found = [
+                tape.gradient(objective, self._watched)
+                for tape, objective in zip(self._apart, self._each_task, strict=True)
+            ]
+            penalties = self._penalties()
+            if self._balancer.reads == "updates":
+                found = self._with_penalties(found, penalties)
+            columns = [gradients.Column.of(column) for column in zip(*found, strict=True)]
+        with tf.name_scope("weights"):
+            combined = iter(
+                combine([c for c, shared in zip(columns, self._is_shared, strict=True) if shared])
+            )
         own = self._balancer.own_weights()
-        update = [
-            next(combined) if shared else column.weighted(own)
-            for column, shared in zip(columns, self._is_shared, strict=True)
-        ]
-        return self._add(update, penalties)
+        with tf.name_scope("backward"):
+            update = [
+                next(combined) if shared else column.weighted(own)
+                for column, shared in zip(columns, self._is_shared, strict=True)
+            ]
+            return self._add(update, penalties)
 
     def _penalties(self) -> list:
         """The gradients of what the regularisers add."""
@@ -357,9 +363,10 @@ class Step:
                 for each, shift in zip(shared, shifts, strict=False)
             ]
             rate = tf.cast(compat.learning_rate(inner), tf.float32) if shifts else None
-            optimizer.apply_gradients(pairs)
-            if shifts:
-                self._shift(inner, shifts, before, rate, shifting)
+            with tf.name_scope("optimizer"):
+                optimizer.apply_gradients(pairs)
+                if shifts:
+                    self._shift(inner, shifts, before, rate, shifting)
 
         if gradients.replicas() == 1:
             tf.cond(sound, apply, lambda: None)
