@@ -28,13 +28,13 @@ BALANCERS = {
     "EMTL": lambda: balancers.EMTL(update_every=2),
     "PUB": lambda: balancers.PUB(update_every=2),
     "MGDA-UB": lambda: balancers.MGDA(wrt="representation", update_every=2),
+    "MGDA row by row": lambda: balancers.MGDA(accumulate="gramian"),
 }
 #: Rows without a label of `like`; the first half of a batch goes to one replica.
 ABSENT = {"even": slice(0, 0), "uneven": slice(0, 16)}
 CASES = [(name, "uneven") for name in BALANCERS] + [("MinimumNorm", "even")]
 #: With an optimizer that steps by rows.
 BY_ROWS = ("AdaTask", "EqualWeights", "GradDrop", "MGDA", "MGDA row by row", "PUB")
-BALANCERS["MGDA row by row"] = lambda: balancers.MGDA(accumulate="gramian")
 #: Two readings an epoch, a stage an epoch.
 STAGES = {
     variant: functools.partial(balancers.NMT, ("like", "click"), variant, readings=2)

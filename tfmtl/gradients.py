@@ -29,24 +29,21 @@ def replicas() -> int:
 
 
 def assign(variable: tf.Variable, value) -> None:
-    """Put a value, the same on every replica, into a variable."""
-    _change(variable, lambda v, new: v.assign(new), value)
+    """Put a value, the same on every replica, into a variable, or rows into a table."""
 
-
-def add_rows(variable: tf.Variable, slices: tf.IndexedSlices) -> None:
-    """Add rows, the same on every replica, to a table."""
-    _change(variable, lambda v, new: v.scatter_add(new), slices)
-
-
-def _change(variable, how: Callable, value) -> None:
-    if replicas() == 1:
-        how(variable, value)
-        return
+    def put(variable, value):
+        if isinstance(value, tf.IndexedSlices):
+            rows.put(variable, value.indices, value.values)
+        else:
+            variable.assign(tf.cast(value, variable.dtype))
 
     def update(strategy, variable, value):
-        return strategy.extended.update(variable, how, args=(value,))
+        return strategy.extended.update(variable, put, args=(value,))
 
-    tf.distribute.get_replica_context().merge_call(update, args=(variable, value))
+    if replicas() == 1:
+        put(variable, value)
+    else:
+        tf.distribute.get_replica_context().merge_call(update, args=(variable, value))
 
 
 class Column:

@@ -76,9 +76,18 @@ def read(variable: tf.Variable, ids: tf.Tensor) -> tf.Tensor:
     return tf.gather(variable, ids)
 
 
-def add(variable: tf.Variable, ids: tf.Tensor, values: tf.Tensor) -> None:
-    """Add to some rows of a table; equal ids add up."""
-    variable.scatter_add(tf.IndexedSlices(tf.cast(values, variable.dtype), ids))
+def filled(values: tf.Tensor, ids: tf.Tensor, axis: int = 0) -> tf.Tensor:
+    """Values of :class:`MergedSlices`' ids in which padding is the row it repeats the id of."""
+    last = tf.cast(tf.reduce_sum(named_once(ids, 1)), tf.int32) - 1
+    return tf.gather(values, tf.minimum(tf.range(tf.size(ids)), last), axis=axis)
+
+
+def put(variable: tf.Variable, ids: tf.Tensor, values: tf.Tensor) -> None:
+    """Set some rows of a table; the values of equal ids must be equal.
+
+    To add would take three times as long outside of XLA.
+    """
+    variable.scatter_update(tf.IndexedSlices(tf.cast(values, variable.dtype), ids))
 
 
 def _distinct(ids):

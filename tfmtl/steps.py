@@ -329,11 +329,9 @@ class Step:
             moved = value * (1 - rate * compat.weight_decay(optimizer, variable)) - rate * step
             moved = tf.where(wanted & tf.reduce_all(tf.math.is_finite(moved)), moved, now)
             if by_rows:
-                once = rows.named_once(shift.indices, moved.shape.rank)
-                change = tf.cast(once * (moved - now), there.dtype)
-                gradients.add_rows(there, tf.IndexedSlices(change, shift.indices))
-            else:
-                gradients.assign(there, tf.cast(moved, there.dtype))
+                moved = rows.filled(moved, shift.indices)
+                moved = tf.IndexedSlices(moved, shift.indices)
+            gradients.assign(there, moved)
 
     # The optimizer
 

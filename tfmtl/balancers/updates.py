@@ -120,7 +120,7 @@ class UpdateBalancer(GramianBalancer):
         for i, (column, variable) in enumerate(zip(gradients, variables, strict=True)):
             gradient, once = column.stack(), column.named_once()
             if self.own_moments:
-                update = self._advance(i, rule, gradient, column.ids, once, iteration)
+                update = self._advance(i, rule, gradient, column.ids, iteration)
                 made = [update * once]
             else:
                 slots = rule.read(variable, column.ids)
@@ -143,7 +143,7 @@ class UpdateBalancer(GramianBalancer):
         ]
         return weights, shifts
 
-    def _advance(self, i, rule, gradient, ids, once, iteration):
+    def _advance(self, i, rule, gradient, ids, iteration):
         """The updates ``[tasks, ...]`` by each task's own moments, which advance."""
         variables = {name: compat.tf_variable(each) for name, each in self._moments[i].items()}
         if ids is None:
@@ -160,8 +160,8 @@ class UpdateBalancer(GramianBalancer):
         }
         update, after = rule.step(gradient, slots, iteration)
         for name, variable in variables.items():
-            change = tf.reshape(once * (after[name] - slots[name]), [-1, *variable.shape[1:]])
-            rows.add(variable, places, change)
+            slot = rows.filled(after[name], ids, axis=1)
+            rows.put(variable, places, tf.reshape(slot, [-1, *variable.shape[1:]]))
         return update
 
 

@@ -46,15 +46,13 @@ class Lazy(keras.optimizers.Optimizer):
             return
         gradient = rows.merge(gradient)
         ids, rule = gradient.indices, formula_of(self)
-        before = rule.read(variable, ids)
         iteration = tf.cast(compat.tf_variable(self.iterations), tf.float32)
-        step, after = rule.step(tf.cast(gradient.values, tf.float32), before, iteration)
-        if decay:
-            step += decay * tf.cast(rows.read(variable, ids), tf.float32)
-        once = rows.named_once(ids, gradient.values.shape.rank)
-        for name, slot in before.items():
-            rows.add(rule.slot(name, variable), ids, once * (after[name] - slot))
-        rows.add(variable, ids, -rate * once * step)
+        values = rows.filled(tf.cast(gradient.values, tf.float32), ids)
+        step, slots = rule.step(values, rule.read(variable, ids), iteration)
+        for name, slot in slots.items():
+            rows.put(rule.slot(name, variable), ids, slot)
+        start = tf.cast(rows.read(variable, ids), tf.float32)
+        rows.put(variable, ids, start * (1 - rate * decay) - rate * step)
 
     def _apply_weight_decay(self, variables):
         """Nothing: of a table only the rows in a batch decay, each in its step."""
