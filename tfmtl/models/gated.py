@@ -53,7 +53,7 @@ class Gate(ParallelMLP):
             self._last_batch.note(weights)
         parts = tf.split(weights, [group.shape[1] for group in groups], axis=2)
         mixed = [tf.matmul(part, each) for part, each in zip(parts, groups, strict=True)]
-        return tf.add_n(mixed)[:, 0]
+        return tf.squeeze(tf.add_n(mixed), axis=1)
 
     def mean_weights(self):
         """The weight that each expert had on average over the rows of the last training batch.

@@ -11,6 +11,12 @@ import tensorflow as tf
 from tfmtl.compat import tf_variable
 from tfmtl.features import FeatureSpec
 
+#: Activations that treat each number alone, wherever a copy's units end.
+_ENTRYWISE = tuple(
+    keras.activations.get(name)
+    for name in ("elu", "gelu", "linear", "relu", "selu", "sigmoid", "softplus", "swish", "tanh")
+)
+
 
 class FeatureEmbedding(keras.layers.Layer):
     """Embeds the categorical columns of a spec and appends the numeric ones.
@@ -173,31 +179,37 @@ class ParallelMLP(keras.layers.Layer):
     def call(self, inputs):
         # Copies read one input in the first layer, so that their kernels are laid side by side
         # and rows stay in front. Behind it products go copy by copy, copies in front.
-        hidden = self._side_by_side(inputs)
+        hidden = self._side_by_side(inputs, 0)
         for i in range(1, len(self.units)):
             if self.copies == 1:
-                hidden = self._side_by_side(hidden[:, 0], i)
+                hidden = self._side_by_side(tf.reshape(hidden, [-1, self.units[i - 1]]), i)
                 continue
             if i == 1:
                 hidden = tf.transpose(hidden, [1, 0, 2])
             product = tf.matmul(hidden, tf.convert_to_tensor(self._kernels[i]))
-            hidden = self._activate(product, i, lambda variable: variable)
+            if self._scales:
+                product = _standardise(product) * tf.convert_to_tensor(self._scales[i])
+            hidden = self._activations[i](product + tf.convert_to_tensor(self._biases[i]))
         if self.copies > 1 and len(self.units) > 1:
             hidden = tf.transpose(hidden, [1, 0, 2])
         return hidden
 
-    def _side_by_side(self, inputs, i=0):
+    def _side_by_side(self, inputs, i):
         """A layer as a single product: ``[batch, fan_in]`` → ``[batch, copies, fan_out]``."""
         kernel = tf.convert_to_tensor(self._kernels[i])
         copies, fan_in, fan_out = kernel.shape
-        flat = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [fan_in, copies * fan_out])
-        product = tf.reshape(tf.matmul(inputs, flat), [-1, copies, fan_out])
-        return self._activate(product, i, lambda variable: variable[:, 0])
-
-    def _activate(self, product, i, shaped):
+        side_by_side, apart = [-1, copies * fan_out], [-1, copies, fan_out]
+        product = tf.matmul(inputs, tf.reshape(tf.transpose(kernel, [1, 0, 2]), [fan_in, -1]))
         if self._scales:
-            product = _standardise(product) * shaped(tf.convert_to_tensor(self._scales[i]))
-        return self._activations[i](product + shaped(tf.convert_to_tensor(self._biases[i])))
+            scale = tf.convert_to_tensor(self._scales[i])[:, 0]
+            product = tf.reshape(_standardise(tf.reshape(product, apart)) * scale, side_by_side)
+        # TensorFlow computes product, bias and activation as one where nothing is between them.
+        bias = tf.reshape(tf.convert_to_tensor(self._biases[i]), [-1])
+        product = tf.nn.bias_add(product, bias)
+        activation = self._activations[i]
+        if activation in _ENTRYWISE:
+            return tf.reshape(activation(product), apart)
+        return activation(tf.reshape(product, apart))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.copies, self.units[-1])

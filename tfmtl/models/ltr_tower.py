@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import keras
+import tensorflow as tf
 
 from tfmtl.features import FeatureSpec
 from tfmtl.models.base import FeatureModel
@@ -75,7 +76,7 @@ class LTRTower(FeatureModel):
         return units[-1]
 
     def trunk(self, embedded, training=None):
-        return [self.hidden(embedded)[:, 0]]
+        return [tf.squeeze(self.hidden(embedded), axis=1)]
 
     def get_config(self):
         config = super().get_config()

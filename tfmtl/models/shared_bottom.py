@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import tensorflow as tf
 
 from tfmtl.models.base import FeatureModel
 from tfmtl.models.layers import ParallelMLP, check_units
@@ -28,4 +29,4 @@ class SharedBottom(FeatureModel):
         return units[-1]
 
     def trunk(self, embedded, training=None):
-        return [self.bottom(embedded)[:, 0]] * len(self.tasks)
+        return [tf.squeeze(self.bottom(embedded), axis=1)] * len(self.tasks)
