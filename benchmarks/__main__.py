@@ -34,9 +34,7 @@ def versions() -> list[str]:
         for environment in (*plan.STACKS, plan.PEERS):
             worker = workers.of(plan.Contender("", environment, ""))
             found = worker.ask("versions", name="")
-            words = ", ".join(
-                f"{name} {each}" for name, each in found.items() if name[0].isalpha()
-            )
+            words = ", ".join(f"{name} {each}" for name, each in found.items() if name[0].isalpha())
             lines.append(f"- {plan.TITLES[environment]}: {words}")
     return lines
 
@@ -93,16 +91,10 @@ def main(quick, only, out, rounds, turn):
             if not chosen:
                 raise click.UsageError(f"--only must name some of {names}. Received: {only}")
         for comparison in chosen:
-            found = []
-            for heat in comparison.heats:
-                heat = plan.with_(heat, rounds, turn)
-                with pool.Pool() as workers, bar(terminal) as shown:
-                    words = " · ".join(filter(None, [comparison.name, heat.title]))
-                    task = shown.add_task(words, total=len(heat.contenders) * (heat.rounds + 3), now="")
-                    found.append(
-                        pool.run(heat, workers, lambda now: shown.update(task, advance=1, now=now))
-                    )
-                waited, idle = waited + workers.waited, idle + workers.idle
+            heats = [plan.with_(heat, rounds, turn) for heat in comparison.heats]
+            with pool.Pool() as workers:
+                found = [watched(comparison.name, heat, workers, terminal) for heat in heats]
+            waited, idle = waited + workers.waited, idle + workers.idle
             mine = [
                 each
                 for heat, readings in zip(comparison.heats, found)
@@ -123,15 +115,21 @@ def main(quick, only, out, rounds, turn):
         terminal.print(f"Written: {out / 'results.md'}")
 
 
-def bar(terminal: console.Console) -> progress.Progress:
-    return progress.Progress(
+def watched(name: str, heat: plan.Heat, workers: pool.Pool, terminal: console.Console):
+    """Run a heat and show how far it is."""
+    columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TextColumn("{task.fields[now]}"),
-        console=terminal,
     )
+    with progress.Progress(*columns, console=terminal) as bar:
+        words = " · ".join(filter(None, [name, heat.title]))
+        task = bar.add_task(words, total=len(heat.contenders) * (heat.rounds + 3), now="")
+        found = pool.run(heat, workers, lambda now: bar.update(task, advance=1, now=now))
+        bar.update(task, total=bar.tasks[task].completed, now="")
+        return found
 
 
 def write(file: pathlib.Path, head, share: str, limits, sections) -> None:

@@ -14,6 +14,7 @@ from benchmarks.rows import Shape
 EQUAL = "equal weights"
 LOSS_LEVEL = ["FixedWeights", "Uncertainty", "DWA", "RLW", "SI", "IMTLL", "BanditMTL", "FAMO"]
 SEARCHING = ["PUB", "NashMTL", "EMTL", "MGDA", "PCGrad", "CAGrad", "IMTLG"]
+EVERY_METHOD = LOSS_LEVEL, SEARCHING, SEARCHING
 GRAMIAN = ["MGDA", "PCGrad", "CAGrad", "IMTLG", "NashMTL", "GradNorm", "EMTL", "PUB"]
 #: TorchJD's aggregators of methods that are here as well, with the arguments that they need.
 TORCHJD = {
@@ -39,10 +40,10 @@ def make(quick: bool, scratch: pathlib.Path) -> list[Comparison]:
         methods(8, Shape(tasks=8, experts=4, units=128), quick),
         weights(quick),
         pairwise(quick),
-        memory(quick),
+        memory(),
         stream(scratch),
     ]
-    left_out = {"methods-8", "stream"} if quick else set()
+    left_out = {"methods-8", "memory", "stream"} if quick else set()
     return [each for each in found if each.name not in left_out]
 
 
@@ -55,8 +56,8 @@ def ours(label, stack, shape: Shape, balancer=None, jit=None, **options) -> Cont
     return Contender(label, stack, "steps.ours", arguments, **options)
 
 
-def stock(label, stack, shape: Shape, jit=None, **options) -> Contender:
-    arguments = {"shape": dataclasses.asdict(shape), "jit": jit}
+def stock(label, stack, shape: Shape, jit=None, dot=False, **options) -> Contender:
+    arguments = {"shape": dataclasses.asdict(shape), "jit": jit, "dot": dot}
     return Contender(label, stack, "steps.stock", arguments, **options)
 
 
@@ -81,9 +82,7 @@ def embedding(quick: bool) -> Comparison:
                 label = f"{title}, {rows:,} rows"
                 ratio = Against(f"{title}, {few:,} rows", f"× {few:,} rows", limit)
                 against = [ratio] if rows > few else []
-                contenders.append(
-                    build(label, stack, small(rows), against=against, process=label)
-                )
+                contenders.append(build(label, stack, small(rows), against=against, process=label))
         return Heat(title, contenders, rounds=3 if quick else 9, shown=("ms", "MB"))
 
     heats = []
@@ -119,8 +118,9 @@ def backbone(quick: bool) -> Comparison:
     """Equal weights on the papers' backbone against stock Keras and PyTorch."""
     shape = Shape()
     arguments = {"shape": dataclasses.asdict(shape)}
-    torches = {"PyTorch": {}, "PyTorch, sparse": {"sparse": True}}
+    torches = {"PyTorch": {}}
     if not quick:
+        torches["PyTorch, sparse"] = {"sparse": True}
         torches["PyTorch, compiled"] = {"compiled": True}
     contenders = [
         Contender(label, PEERS, "pytorch.plain", {**arguments, **options})
@@ -132,13 +132,17 @@ def backbone(quick: bool) -> Comparison:
             modes[", jit_compile=False"] = False
         for suffix, jit in modes.items():
             theirs = f"stock Keras{suffix}"
+            dot = f"stock Keras, Dot{suffix}"
             against = [Against(theirs, "× stock Keras", 0.7)]
-            if not suffix:
+            if jit is None:
                 against += [Against(t, f"× {t}", 1.0, PEERS) for t in torches]
             contenders += [
                 ours(f"tfmtl{suffix}", stack, shape, jit=jit, against=against),
                 stock(theirs, stack, shape, jit=jit),
             ]
+            if not quick:
+                against.append(Against(dot, "× stock Keras, Dot"))
+                contenders.append(stock(dot, stack, shape, jit=jit, dot=True))
         part = [Against("tfmtl", "part of tfmtl's step")]
         contenders.append(
             Contender("the experts' products", stack, "steps.products", arguments, against=part)
@@ -157,17 +161,24 @@ def backbone(quick: bool) -> Comparison:
                 )
         return found
 
-    heat = Heat("", contenders, rounds=3 if quick else 11, turn=1.0, shown=("ms", "parameters"))
+    heat = Heat(
+        "",
+        contenders,
+        rounds=3 if quick else 11,
+        turn=0.4 if quick else 0.8,
+        shown=("ms", "parameters"),
+    )
     return Comparison(
         "backbone",
         "The papers' backbone, equal weights",
         "MMoE: 8 experts of 256, towers of 32, two tasks, 16 columns of 10,000 ids of width 16, 63 "
-        "numbers, batch 4,096. tfmtl with LazyAdam; the same model in stock Keras layers (an "
-        "`Embedding` a column, a `Dense` an expert) with Keras' Adam; and in PyTorch with experts "
-        "and gates as batched products and `torch.optim.Adam`, or with sparse gradients and "
-        "`SparseAdam` for the embeddings, or through `torch.compile`. `jit_compile` is Keras' "
-        "default but where it is named. The experts' products are plain `tf.matmul`: what of a "
-        "step is multiplying matrices.",
+        "numbers, batch 4,096. tfmtl with LazyAdam. The same model in stock Keras layers with "
+        "Keras' Adam: an `Embedding` a column, a `Dense` an expert, gate times experts summed; "
+        "with *Dot* that is a batched product, as tfmtl and the PyTorch model have it. In PyTorch "
+        "with experts as one product and `torch.optim.Adam`; with sparse gradients and "
+        "`SparseAdam` for the embeddings; through `torch.compile`. `jit_compile` is Keras' default "
+        "but where it is named. The experts' products are plain `tf.matmul`: what of a step is "
+        "multiplying matrices.",
         [heat],
         notes,
     )
@@ -175,65 +186,57 @@ def backbone(quick: bool) -> Comparison:
 
 def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
     """Each method over equal weights, and against TorchJD's."""
+    by_loss, by_ten, by_step = (["Uncertainty"], ["PUB"], ["MGDA"]) if quick else EVERY_METHOD
     asked = dataclasses.asdict(shape)
-    searching = ["PUB", "MGDA"] if quick else SEARCHING
-    theirs = {n: a for n, a in TORCHJD.items() if n in searching}
+    plain = f"PyTorch, {EQUAL}"
 
-    def over(limit):
+    def over_equal(limit):
         return Against(EQUAL, f"× {EQUAL}", limit)
 
-    every_loss, every_ten, every_step = [], [], []
+    def method(stack, name, limit, suffix="", *others, cycle=1, **arguments):
+        return ours(
+            f"{name}{suffix}",
+            stack,
+            shape,
+            balancer(name, **arguments),
+            against=[over_equal(limit), *others],
+            cycle=cycle,
+        )
+
+    losses, tens, steps = [], [], []
     for stack in STACKS:
         equal = ours(EQUAL, stack, shape)
-        every_loss += [
-            equal,
-            *(
-                ours(name, stack, shape, balancer(name), against=[over(1.03)])
-                for name in (["Uncertainty"] if quick else LOSS_LEVEL)
-            ),
-            ours("NMT, constrained", stack, shape, balancer("NMT"), against=[over(1.05)]),
+        losses += [equal, *(method(stack, name, 1.03) for name in by_loss)]
+        losses.append(method(stack, "NMT", 1.05, ", constrained"))
+        tens += [dataclasses.replace(equal, cycle=5)] * (not quick)
+        tens += [
+            method(stack, name, 1.10, ", every 10 steps", cycle=10, update_every=10)
+            for name in by_ten
         ]
-        every_ten += [
-            dataclasses.replace(equal, cycle=5),
-            *(
-                ours(
-                    name,
-                    stack,
-                    shape,
-                    balancer(name, update_every=10),
-                    against=[over(1.10)],
-                    cycle=10,
-                )
-                for name in searching
-            ),
+        steps += [equal] * (not quick)
+        for name in by_step:
+            theirs = [Against(f"TorchJD's {name}", "× TorchJD", 1.0, PEERS)]
+            others = theirs if name in TORCHJD else []
+            limit = 1 + 0.75 * (tasks - 1)
+            steps.append(method(stack, name, limit, ", every step", *others, update_every=1))
+    steps.append(Contender(plain, PEERS, "pytorch.plain", {"shape": asked}))
+
+    def torchjd(name, suffix="", **options):
+        arguments = {"shape": asked, "aggregator": name, "arguments": TORCHJD[name](tasks)}
+        against = [Against(plain, f"× {EQUAL}")]
+        label = f"TorchJD's {name}{suffix}"
+        return Contender(label, PEERS, "pytorch.torchjd", {**arguments, **options}, against)
+
+    steps += [torchjd(name) for name in by_step if name in TORCHJD]
+    if quick:
+        heats = [Heat("", [*losses, *tens, *steps], rounds=3, turn=0.2)]
+    else:
+        steps.append(torchjd("MGDA", ", a task at a time", chunk=1))
+        heats = [
+            Heat("Weights from losses", losses, rounds=15, turn=0.2),
+            Heat("Weights searched every 10 steps", tens, rounds=5, turn=1.0),
+            Heat("Weights searched every step", steps, rounds=7, turn=0.4),
         ]
-        every_step += [
-            equal,
-            *(
-                ours(
-                    name,
-                    stack,
-                    shape,
-                    balancer(name, update_every=1),
-                    against=[
-                        over(1 + 0.75 * (tasks - 1)),
-                        *([Against(f"TorchJD's {name}", "× TorchJD", 1.0, PEERS)] * (name in theirs)),
-                    ],
-                )
-                for name in searching
-            ),
-        ]
-    every_step.append(Contender(f"PyTorch, {EQUAL}", PEERS, "pytorch.plain", {"shape": asked}))
-    every_step += [
-        Contender(
-            f"TorchJD's {name}",
-            PEERS,
-            "pytorch.torchjd",
-            {"shape": asked, "aggregator": name, "arguments": arguments(tasks)},
-            against=[Against(f"PyTorch, {EQUAL}", f"× {EQUAL}")],
-        )
-        for name, arguments in theirs.items()
-    ]
     return Comparison(
         f"methods-{tasks}",
         f"Methods, {tasks} tasks",
@@ -242,46 +245,40 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
         "through its own `advance`. A turn of *every 10 steps* is a multiple of 10 steps. TorchJD "
         "aggregates the gradients of the shared parameters (`mtl_backward`) of the PyTorch model "
         "in every step.",
-        [
-            Heat("Weights from losses", every_loss, rounds=5 if quick else 25, turn=0.2),
-            Heat("Weights searched every 10 steps", every_ten, rounds=1 if quick else 7, turn=1.0),
-            Heat("Weights searched every step", every_step, rounds=3 if quick else 7, turn=0.5),
-        ],
+        heats,
     )
 
 
 def weights(quick: bool) -> Comparison:
     """Finding the weights alone."""
-    heats = []
-    for tasks, limit in [(2, 1.0), (8, None), (32, 5.0)]:
-        contenders = []
+    limits = {2: 1.0, 32: 5.0} if quick else {2: 1.0, 8: None, 32: 5.0}
+
+    def contenders(tasks, limit):
         for stack in STACKS:
             default = stack == "tf221"
-            for name in ["MGDA", "NashMTL"] if quick else GRAMIAN:
-                for suffix, rank, jit in [
-                    ("", tasks, default),
-                    (f", rank {tasks // 2}", tasks // 2, default),
-                    (", the other way", tasks, not default),
-                ]:
+            modes = [("", tasks, default), (f", rank {tasks // 2}", tasks // 2, default)]
+            if not quick:
+                modes.append((", XLA" if not default else ", no XLA", tasks, not default))
+            for name in ["NashMTL"] if quick else GRAMIAN:
+                for suffix, rank, jit in modes:
                     arguments = {"balancer": name, "tasks": tasks, "rank": rank, "jit": jit}
-                    contenders.append(
-                        Contender(
-                            f"{name}{suffix}",
-                            stack,
-                            "weights.search",
-                            arguments,
-                            limit=limit if jit == default else None,
-                        )
+                    bound = limit if jit == default else None
+                    yield Contender(
+                        f"{name}{suffix}", stack, "weights.search", arguments, limit=bound
                     )
-        heats.append(Heat(f"{tasks} tasks", contenders, rounds=3 if quick else 9, turn=0.05))
+
+    heats = [
+        Heat(f"{tasks} tasks", list(contenders(tasks, limit)), rounds=3 if quick else 7, turn=0.05)
+        for tasks, limit in limits.items()
+    ]
     return Comparison(
         "weights",
         "Finding the weights alone",
-        "`balancer.weights(gramian)` of a hundred random Gram matrices, one after the other in one "
-        "compiled graph; milliseconds for one. Of full rank but where another is named. Compiled as "
-        "the stack does by default: with XLA on TensorFlow 2.21, without on 2.15; *the other way* is "
-        "the opposite.",
-        heats[::2] if quick else heats,
+        "`balancer.weights(gramian)` of random Gram matrices, one after the other in one compiled "
+        "graph; milliseconds for one. They are of full rank but where another is named. Compiled "
+        "as the stack does by default, with XLA on TensorFlow 2.21 and without on 2.15, and with "
+        "full rank the other way as well.",
+        heats,
     )
 
 
@@ -298,7 +295,8 @@ def pairwise(quick: bool) -> Comparison:
                 case,
                 {"whose": whose, "size": size, "labels": labels, "jit": jit},
                 against=[
-                    Against(f"{title}{t}", f"× {t.split(',')[0]}", environment=e) for t, e in against
+                    Against(f"{title}{t}", f"× {t.split(',')[0]}", environment=e)
+                    for t, e in against
                 ],
                 **({"process": name} if options else {}),
             )
@@ -347,10 +345,10 @@ def pairwise(quick: bool) -> Comparison:
     )
 
 
-def memory(quick: bool) -> Comparison:
+def memory() -> Comparison:
     """Peak of memory for n tasks."""
     contenders = []
-    for tasks in [2] if quick else [2, 4, 8]:
+    for tasks in [2, 4, 8]:
         shape = dataclasses.asdict(Shape(tasks=tasks))
         for stack in STACKS:
             base = f"{EQUAL}, {tasks} tasks"
@@ -360,9 +358,7 @@ def memory(quick: bool) -> Comparison:
             ]:
                 arguments = {"shape": shape, "balancer": chosen}
                 contenders.append(
-                    Contender(
-                        label, stack, "steps.peak", arguments, against=against, process=label
-                    )
+                    Contender(label, stack, "steps.peak", arguments, against=against, process=label)
                 )
     return Comparison(
         "memory",
@@ -397,9 +393,10 @@ def stream(scratch: pathlib.Path) -> Comparison:
     return Comparison(
         "stream",
         "Streaming from files",
-        "Files in AliExpress' format, read through the input alone and through `fit` of an MMoE of 8 "
-        "experts of 256, batch 4,096, a process for each. Quartiles are of windows of 10 batches. "
-        "Learning is the pass that finds vocabularies and scales. The input runs beside the step.",
+        "Files in AliExpress' format, read through the input alone and through `fit` of an MMoE of "
+        "8 experts of 256, batch 4,096, a process for each. Quartiles are of windows of 10 "
+        "batches. Learning is the pass that finds vocabularies and scales. In `fit` the input "
+        "runs beside the step, on the same cores.",
         [
             Heat("Files", files, figure="MB on disk", shown=("MB on disk",)),
             Heat("Reading", readers, figure="rows/s", shown=shown, in_turn=True),

@@ -27,7 +27,7 @@ class Worker:
     """A child process in an environment."""
 
     def __init__(self, environment: str):
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, lives as long as the process
         self._process = subprocess.Popen(
             [ROOT / ".venv" / environment / "bin" / "python", "-m", "benchmarks.worker"],
             cwd=ROOT,
@@ -68,6 +68,14 @@ class Worker:
             raise WorkerError(found["error"])
         return found
 
+    def drop(self) -> bool:
+        """Forget all cases; whether that went well."""
+        try:
+            self.ask("drop", name="")
+        except WorkerError:
+            return False
+        return True
+
     def _last_words(self) -> str:
         self._process.wait()
         self._errors.seek(0)
@@ -91,14 +99,21 @@ class Pool:
             self._end(key)
 
     def of(self, contender: Contender) -> Worker:
+        """The process that a contender runs in."""
         key = contender.environment, contender.process
         if key not in self._workers:
             self._workers[key] = Worker(contender.environment)
         return self._workers[key]
 
     def end(self, contender: Contender) -> None:
-        """End the process that a contender has."""
+        """End the process that a contender runs in."""
         self._end((contender.environment, contender.process))
+
+    def clear(self) -> None:
+        """Leave processes that many contenders share, with none in them."""
+        for key, worker in list(self._workers.items()):
+            if key[1] or not worker.drop():
+                self._end(key)
 
     def _end(self, key: tuple[str, str]) -> None:
         worker = self._workers.pop(key)
@@ -142,6 +157,9 @@ def run(heat: Heat, pool: Pool, progress: Callable[[str], None]) -> Readings:
                 pool.end(each)
 
     def turn(contender: Contender) -> float | None:
+        """Milliseconds a step, or ``None`` where it has failed."""
+        if contender.key not in steps:
+            return None
         return attempt(contender, "run", steps=steps[contender.key]).get("ms")
 
     environments = {each.environment for each in heat.contenders}
@@ -149,19 +167,21 @@ def run(heat: Heat, pool: Pool, progress: Callable[[str], None]) -> Readings:
     with ThreadPoolExecutor(1 if heat.in_turn else len(apart)) as threads:
         list(threads.map(build, [heat.contenders] if heat.in_turn else apart))
     for each in heat.contenders:
-        if each.key in steps:
-            turn(each)  # the first steps after all were built are slower
-            milliseconds = turn(each)
-            if milliseconds is not None:
-                cycles = 1e3 * heat.turn / (milliseconds * each.cycle)
-                steps[each.key] = each.cycle * max(1, round(cycles))
-                readings[each.key].figures["ms"] = []
+        turn(each)  # the first steps after all were built are slower
+        milliseconds = turn(each)
+        if milliseconds is not None:
+            cycles = 1e3 * heat.turn / (milliseconds * each.cycle)
+            steps[each.key] = each.cycle * max(1, round(cycles))
+            readings[each.key].figures["ms"] = []
     order = random.Random(0)
     for _ in range(heat.rounds):
         for each in order.sample(list(heat.contenders), len(heat.contenders)):
-            if each.key in steps:
-                readings[each.key].figures["ms"].append(turn(each))
+            milliseconds = turn(each)
+            if milliseconds is not None:
+                readings[each.key].figures["ms"].append(milliseconds)
     for each in heat.contenders:
         if each.key in steps and each.process:
-            readings[each.key].figures["MB"] = [attempt(each, "peak")["MB"]]
+            found = attempt(each, "peak")
+            readings[each.key].figures["MB"] = [found["MB"]] if found else []
+    pool.clear()
     return readings

@@ -170,9 +170,7 @@ def plot(comparison: Comparison, readings: Sequence[Readings], file: pathlib.Pat
         for label, environment, spread, limit in there:
             y = names.index(label) + 0.22 * (shown.index(environment) - (len(shown) - 1) / 2)
             arms = [[spread.middle - spread.low], [spread.high - spread.middle]]
-            axis.errorbar(
-                spread.middle, y, xerr=arms, fmt="o", ms=3.5, color=colours[environment]
-            )
+            axis.errorbar(spread.middle, y, xerr=arms, fmt="o", ms=3.5, color=colours[environment])
             if limit is not None:
                 axis.plot([limit, limit], [y - 0.14, y + 0.14], color="black", lw=1.5)
         axis.set_yticks(range(len(names)), names, fontsize=8)

@@ -1,5 +1,6 @@
 """A process that runs cases when asked: a JSON object a line in, one a line out."""
 
+import gc
 import importlib
 import json
 import os
@@ -38,6 +39,14 @@ class Worker:
         found.run(steps)
         return {"ms": 1e3 * (time.perf_counter() - start) / steps / found.per}
 
+    def drop(self, name: str) -> dict:
+        """Forget all cases."""
+        self._cases.clear()
+        if keras := sys.modules.get("keras"):
+            keras.backend.clear_session()
+        gc.collect()
+        return {}
+
     def peak(self, name: str) -> dict:
         """The largest resident memory of this process so far, in MB."""
         return {"MB": resident_peak()}
@@ -46,7 +55,15 @@ class Worker:
         """Of Python and of what is installed here."""
         from importlib import metadata
 
-        names = ["tensorflow", "keras", "numpy", "tensorflow-ranking", "torch", "torchjd", "keras-rs"]
+        names = [
+            "tensorflow",
+            "keras",
+            "numpy",
+            "tensorflow-ranking",
+            "torch",
+            "torchjd",
+            "keras-rs",
+        ]
         found = {"Python": platform.python_version()}
         for name in names:
             try:

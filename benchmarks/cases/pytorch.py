@@ -77,7 +77,11 @@ def plain(shape: dict, sparse: bool = False, compiled: bool = False) -> Case:
     model, rows = make(shape, sparse)
     if sparse:
         tables = list(model.embeddings.parameters())
-        dense = [each for part in (model.experts, model.gates, model.towers) for each in part.parameters()]
+        dense = [
+            each
+            for part in (model.experts, model.gates, model.towers)
+            for each in part.parameters()
+        ]
         optimizers = [torch.optim.SparseAdam(tables, 1e-3), torch.optim.Adam(dense, 1e-3)]
     else:
         optimizers = [torch.optim.Adam(model.parameters(), 1e-3)]

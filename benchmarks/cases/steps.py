@@ -28,9 +28,7 @@ def ours(shape: dict, balancer: dict | None = None, jit: bool | None = None) -> 
     options = {"tower_units": (shape.tower,), "seed": shape.seed}
     if shape.experts:
         units = (shape.units,)
-        net = tfmtl.models.MMoE(
-            tasks, spec, experts=shape.experts, expert_units=units, **options
-        )
+        net = tfmtl.models.MMoE(tasks, spec, experts=shape.experts, expert_units=units, **options)
     else:
         net = tfmtl.models.SharedBottom(tasks, spec, bottom_units=(shape.units,), **options)
     model = tfmtl.MultiTaskModel(net)
@@ -60,8 +58,21 @@ def make_balancer(given: dict | None, tasks):
     return getattr(tfmtl.balancers, name)(**arguments)
 
 
-def stock(shape: dict, jit: bool | None = None) -> Case:
-    """A step of a functional Keras model: a layer for each thing, Keras' Adam."""
+class Mix(keras.layers.Layer):
+    """Experts weighed by a gate, multiplied and summed as implementations of MMoE do."""
+
+    def call(self, gate, experts):
+        return tf.reduce_sum(gate * experts, 1)
+
+
+def stock(shape: dict, jit: bool | None = None, dot: bool = False) -> Case:
+    """A step of a functional Keras model: a layer for each thing, Keras' Adam.
+
+    Args:
+        shape: of :class:`Shape`.
+        jit: as in :func:`ours`.
+        dot: experts are mixed by a ``Dot`` layer, a batched product, instead of :class:`Mix`.
+    """
     shape = Shape(**shape)
     keras.utils.set_random_seed(shape.seed)
     layers = keras.layers
@@ -84,8 +95,12 @@ def stock(shape: dict, jit: bool | None = None) -> Case:
     outputs = {}
     for task in shape.task_names:
         if shape.experts:
-            gate = layers.Reshape((1, shape.experts))(dense(shape.experts, "softmax")(hidden))
-            bottom = layers.Reshape((shape.units,))(layers.Dot(axes=(2, 1))([gate, experts]))
+            gate = layers.Reshape((shape.experts, 1))(dense(shape.experts, "softmax")(hidden))
+            if dot:
+                mixed = layers.Dot(axes=(1, 1))([gate, experts])
+                bottom = layers.Reshape((shape.units,))(mixed)
+            else:
+                bottom = Mix()(gate, experts)
         outputs[task] = dense(1, "sigmoid", name=task)(dense(shape.tower)(bottom))
     model = keras.Model({each.name: each for each in [*ids, *numbers]}, outputs)
     model.compile(
@@ -155,5 +170,3 @@ def peak(shape: dict, balancer: dict | None = None, steps: int = 5) -> Case:
     before = resident_peak()
     ours(shape, balancer).run(steps)
     return Case(figures={"MB": resident_peak(), "MB before": before})
-
-

@@ -6,11 +6,9 @@ import tfmtl
 from benchmarks.cases import Case
 from benchmarks.rows import gramians
 
-CALLS = 100
-
 
 def search(balancer: str, tasks: int, rank: int, jit: bool) -> Case:
-    """One weighing after the other, of a hundred Gram matrices, in one graph.
+    """One weighing after the other, of many Gram matrices, in one graph.
 
     Args:
         balancer: its class name.
@@ -20,12 +18,13 @@ def search(balancer: str, tasks: int, rank: int, jit: bool) -> Case:
     """
     found = getattr(tfmtl.balancers, balancer)()
     found.bind([f"task_{i}" for i in range(tasks)])
-    matrices = tf.constant(gramians(CALLS, tasks, rank))
+    calls = max(10, 200 // tasks)
+    matrices = tf.constant(gramians(calls, tasks, rank))
 
     @tf.function(jit_compile=jit, autograph=False)
     def weigh(matrices):
         _, total = tf.while_loop(
-            lambda i, total: i < CALLS,
+            lambda i, total: i < calls,
             lambda i, total: (i + 1, total + found.weights(matrices[i])),
             (0, tf.zeros([tasks])),
             parallel_iterations=1,
@@ -38,4 +37,4 @@ def search(balancer: str, tasks: int, rank: int, jit: bool) -> Case:
         if not tf.reduce_all(tf.math.is_finite(total)):
             raise ValueError(f"{balancer} found weights that are not finite.")
 
-    return Case(run, per=CALLS)
+    return Case(run, per=calls)
