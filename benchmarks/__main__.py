@@ -95,11 +95,7 @@ def main(quick, only, out, rounds, turn):
             with pool.Pool() as workers:
                 found = [watched(comparison.name, heat, workers, terminal) for heat in heats]
             waited, idle = waited + workers.waited, idle + workers.idle
-            mine = [
-                each
-                for heat, readings in zip(comparison.heats, found)
-                for each in report.limits(heat, readings)
-            ]
+            mine = list(report.limits(comparison, found))
             limits += mine
             image = f"plots/{comparison.name}.png" if out else None
             text = report.section(comparison, found, image)

@@ -287,18 +287,15 @@ def pairwise(quick: bool) -> Comparison:
     words = {"graded": "grades 0-4", "few": "5 % positive"}
     sizes, kinds = ([200], ["graded"]) if quick else ([50, 200, 500], list(words))
 
-    def contenders(case, size, labels, title="", **options):
+    def contenders(case, size, labels, apart=False):
         def one(name, environment, whose, jit, *against):
             return Contender(
-                f"{title}{name}",
+                name,
                 environment,
                 case,
                 {"whose": whose, "size": size, "labels": labels, "jit": jit},
-                against=[
-                    Against(f"{title}{t}", f"× {t.split(',')[0]}", environment=e)
-                    for t, e in against
-                ],
-                **({"process": name} if options else {}),
+                against=[Against(t, f"× {t.split(',')[0]}", environment=e) for t, e in against],
+                process=name if apart else "",
             )
 
         rival, other = ("TF-Ranking", None), ("keras-rs", PEERS)
@@ -314,26 +311,26 @@ def pairwise(quick: bool) -> Comparison:
             ]
         return found
 
-    heats = []
-    for size in sizes:
-        for labels in kinds:
-            heats.append(
-                Heat(
-                    f"Lists of {size}, {words[labels]}",
-                    contenders("pairwise.loss", size, labels),
-                    rounds=3 if quick else 9,
-                    turn=0.1,
-                )
+    heats = [
+        Heat(
+            f"Lists of {size}, {words[labels]}",
+            contenders("pairwise.loss", size, labels),
+            rounds=3 if quick else 9,
+            turn=0.1,
+        )
+        for size in sizes
+        for labels in kinds
+    ]
+    if not quick:
+        heats += [
+            Heat(
+                f"Lists of {size}, memory",
+                contenders("pairwise.memory", size, kinds[0], apart=True),
+                figure="MB",
+                shown=("MB",),
             )
-        if not quick:
-            heats.append(
-                Heat(
-                    f"Lists of {size}, memory",
-                    contenders("pairwise.memory", size, kinds[0], process=True),
-                    figure="MB",
-                    shown=("MB",),
-                )
-            )
+            for size in sizes
+        ]
     return Comparison(
         "pairwise",
         "Pairwise logistic loss",

@@ -109,10 +109,11 @@ class Pool:
         """End the process that a contender runs in."""
         self._end((contender.environment, contender.process))
 
-    def clear(self) -> None:
-        """Leave processes that many contenders share, with none in them."""
+    def start(self, contenders: Sequence[Contender]) -> None:
+        """Leave only processes that these contenders share, with nothing in them."""
+        wanted = {(each.environment, each.process) for each in contenders if not each.process}
         for key, worker in list(self._workers.items()):
-            if key[1] or not worker.drop():
+            if key not in wanted or not worker.drop():
                 self._end(key)
 
     def _end(self, key: tuple[str, str]) -> None:
@@ -133,6 +134,7 @@ def run(heat: Heat, pool: Pool, progress: Callable[[str], None]) -> Readings:
         progress: told before each thing is done what it is: one for a contender and each of its
             turns, and one more to see how long a step takes.
     """
+    pool.start(heat.contenders)
     readings = {each.key: Reading(each) for each in heat.contenders}
     steps: dict[tuple[str, str], int] = {}
 
@@ -183,5 +185,4 @@ def run(heat: Heat, pool: Pool, progress: Callable[[str], None]) -> Readings:
         if each.key in steps and each.process:
             found = attempt(each, "peak")
             readings[each.key].figures["MB"] = [found["MB"]] if found else []
-    pool.clear()
     return readings

@@ -58,6 +58,7 @@ def ratio(readings: Readings, mine: Contender, other: Against, name: str) -> Spr
 class Limit:
     """What must hold, and what was measured."""
 
+    comparison: str
     what: str
     environment: str
     measured: Spread | None
@@ -71,19 +72,20 @@ class Limit:
         return "holds" if self.measured.middle <= self.limit else "**does not hold**"
 
 
-def limits(heat: Heat, readings: Readings) -> Iterator[Limit]:
-    """All that must hold in a heat."""
-    where = f"{heat.title}: " if heat.title else ""
-    for each in heat.contenders:
-        for other in each.against:
-            if other.limit is not None:
-                found = ratio(readings, each, other, heat.figure)
-                what = f"{where}{each.label}, {other.column}"
-                yield Limit(what, each.environment, found, other.limit)
-        if each.limit is not None:
-            found = figure(readings, each.key, heat.figure)
-            what = f"{where}{each.label}, {heat.figure}"
-            yield Limit(what, each.environment, found, each.limit)
+def limits(comparison: Comparison, readings: Sequence[Readings]) -> Iterator[Limit]:
+    """All that must hold in a comparison."""
+    for heat, found in zip(comparison.heats, readings):
+        for each in heat.contenders:
+            where = f"{heat.title}: " if heat.title else ""
+            judged = [
+                (other.column, ratio(found, each, other, heat.figure), other.limit)
+                for other in each.against
+            ]
+            judged.append((heat.figure, figure(found, each.key, heat.figure), each.limit))
+            for column, measured, limit in judged:
+                if limit is not None:
+                    what = f"{where}{each.label}, {column}"
+                    yield Limit(comparison.name, what, each.environment, measured, limit)
 
 
 def columns(heat: Heat) -> list[str]:
@@ -113,11 +115,15 @@ def table(heat: Heat, readings: Readings) -> list[str]:
 
 
 def limit_table(found: Sequence[Limit]) -> list[str]:
-    lines = ["| what | environment | measured | limit | |", "| --- | --- | ---: | ---: | --- |"]
+    """Limits as Markdown."""
+    lines = [
+        "| comparison | what | environment | measured | limit | |",
+        "| --- | --- | --- | ---: | ---: | --- |",
+    ]
     for each in found:
         measured = "–" if each.measured is None else str(each.measured)
-        cells = [each.what, TITLES[each.environment], measured, f"{each.limit:g}", each.verdict]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells = [each.comparison, each.what, TITLES[each.environment], measured]
+        lines.append("| " + " | ".join([*cells, f"{each.limit:g}", each.verdict]) + " |")
     return lines
 
 

@@ -57,7 +57,7 @@ class FakePool:
             raise pool.WorkerError("broken")
         return {"ms": self.asked.arguments["ms"]}
 
-    def clear(self):
+    def start(self, contenders):
         pass
 
 
@@ -81,6 +81,11 @@ def test_one_that_fails_is_left_out_and_says_why():
     assert found["a"].error is None and len(found["a"].figures["ms"]) == 3
 
 
+def judged(found, *contenders):
+    comparison = plan.Comparison("name", "", "", [plan.Heat("", contenders)])
+    return [each.verdict for each in report.limits(comparison, [found])]
+
+
 def readings(**figures):
     contenders = {name: plan.Contender(name, "tf221", "") for name in figures}
     return contenders, {
@@ -101,17 +106,16 @@ def test_a_ratio_is_that_of_the_rounds():
 def test_limits_are_judged_by_the_median(limit, verdict):
     _, found = readings(mine=[2.0, 2.0, 9.0], other=[1.0, 1.0, 1.0])
     against = [plan.Against("other", "× other", limit)]
-    heat = plan.Heat("", [plan.Contender("mine", "tf221", "", against=against)])
-    judged = [each.verdict for each in report.limits(heat, found)]
-    assert judged == ([verdict] if verdict else [])
+    mine = plan.Contender("mine", "tf221", "", against=against)
+    assert judged(found, mine) == ([verdict] if verdict else [])
 
 
 def test_what_was_not_measured_is_said_to_be_so():
     _, found = readings(mine=[1.0])
     found["tf221", "mine"].error = "ValueError: no"
-    heat = plan.Heat("", [plan.Contender("mine", "tf221", "", limit=1.0)])
-    assert [each.verdict for each in report.limits(heat, found)] == ["not measured"]
-    assert "did not run. `ValueError: no`" in report.table(heat, found)[-1]
+    mine = plan.Contender("mine", "tf221", "", limit=1.0)
+    assert judged(found, mine) == ["not measured"]
+    assert "did not run. `ValueError: no`" in report.table(plan.Heat("", [mine]), found)[-1]
 
 
 def test_rows_are_the_same_for_all_and_within_their_bounds():
