@@ -60,7 +60,7 @@ def read(folder: str, fit: bool) -> Case:
     batches = splits.train.batches(BATCH, shuffle=True, seed=0, drop_remainder=True)
     times = []
 
-    def tick(*_):
+    def tick(*_, **__):
         times.append((time.perf_counter(), time.process_time()))
 
     if fit:
