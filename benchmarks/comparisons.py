@@ -189,6 +189,8 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
     by_loss, by_ten, by_step = (["Uncertainty"], ["PUB"], ["MGDA"]) if quick else EVERY_METHOD
     asked = dataclasses.asdict(shape)
     plain = f"PyTorch, {EQUAL}"
+    # Elsewhere the heats' titles say so.
+    in_ten, in_each = (", every 10 steps", ", every step") if quick else ("", "")
 
     def over_equal(limit):
         return Against(EQUAL, f"× {EQUAL}", limit)
@@ -209,16 +211,13 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
         losses += [equal, *(method(stack, name, 1.03) for name in by_loss)]
         losses.append(method(stack, "NMT", 1.05, ", constrained"))
         tens += [dataclasses.replace(equal, cycle=5)] * (not quick)
-        tens += [
-            method(stack, name, 1.10, ", every 10 steps", cycle=10, update_every=10)
-            for name in by_ten
-        ]
+        tens += [method(stack, name, 1.10, in_ten, cycle=10, update_every=10) for name in by_ten]
         steps += [equal] * (not quick)
         for name in by_step:
             theirs = [Against(f"TorchJD's {name}", "× TorchJD", 1.0, PEERS)]
             others = theirs if name in TORCHJD else []
             limit = 1 + 0.75 * (tasks - 1)
-            steps.append(method(stack, name, limit, ", every step", *others, update_every=1))
+            steps.append(method(stack, name, limit, in_each, *others, update_every=1))
     steps.append(Contender(plain, PEERS, "pytorch.plain", {"shape": asked}))
 
     def torchjd(name, suffix="", **options):
@@ -233,17 +232,17 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
     else:
         steps.append(torchjd("MGDA", ", a task at a time", chunk=1))
         heats = [
-            Heat("Weights from losses", losses, rounds=15, turn=0.2),
-            Heat("Weights searched every 10 steps", tens, rounds=5, turn=1.0),
-            Heat("Weights searched every step", steps, rounds=7, turn=0.4),
+            Heat("From losses", losses, rounds=15, turn=0.2),
+            Heat("Every 10 steps", tens, rounds=5, turn=1.0),
+            Heat("Every step", steps, rounds=7, turn=0.4),
         ]
     return Comparison(
         f"methods-{tasks}",
         f"Methods, {tasks} tasks",
         f"MMoE of {shape.experts} experts of {shape.units}, the rest as in the papers' backbone, "
         f"{tasks} tasks, LazyAdam. NMT is led into its last stage, where every other task is held, "
-        "through its own `advance`. A turn of *every 10 steps* is a multiple of 10 steps. TorchJD "
-        "aggregates the gradients of the shared parameters (`mtl_backward`) of the PyTorch model "
+        "through its own `advance`. Methods find their weights from losses, or search them every 10 "
+        "steps (a turn is then a multiple of 10 steps) or every step. TorchJD aggregates the gradients of the shared parameters (`mtl_backward`) of the PyTorch model "
         "in every step.",
         heats,
     )

@@ -142,70 +142,70 @@ def section(comparison: Comparison, readings: Sequence[Readings], image: str | N
 
 
 def plot(comparison: Comparison, readings: Sequence[Readings], file: pathlib.Path) -> None:
-    """Medians and quartiles: of each column of ratios, of the figure where there are no ratios.
+    """A panel for each column of ratios, and for the figure of heats without ratios.
 
-    A black tick is the limit.
+    Medians and quartiles; a black tick is the limit.
     """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    panels = [
-        (heat, found, column)
-        for heat, found in zip(comparison.heats, readings)
-        for column in columns(heat) or [heat.figure]
-    ]
-    rows = [list(points(*panel)) for panel in panels]
-    panels = [panel for panel, there in zip(panels, rows) if there]
-    rows = [there for there in rows if there]
+    panels: dict[str, list[tuple]] = {}
+    for heat, found in zip(comparison.heats, readings):
+        for column, *point in points(heat, found):
+            panels.setdefault(column, []).append(point)
     if not panels:
         return
-    labels = [list(dict.fromkeys(label for label, *_ in there)) for there in rows]
+    labels = [list(dict.fromkeys(label for label, *_ in each)) for each in panels.values()]
     heights = [len(each) + 2.5 for each in labels]
     canvas, axes = pyplot.subplots(
         len(panels),
-        figsize=(8, 0.24 * sum(heights)),
+        figsize=(9, 0.22 * sum(heights)),
         gridspec_kw={"height_ratios": heights},
         squeeze=False,
         layout="constrained",
     )
     colours = {"tf221": "tab:blue", "tf215": "tab:orange", "peers": "tab:green"}
-    for axis, (heat, _, column), there, names in zip(axes[:, 0], panels, rows, labels):
-        shown = list(dict.fromkeys(environment for _, environment, *_ in there))
-        for label, environment, spread, limit in there:
-            y = names.index(label) + 0.22 * (shown.index(environment) - (len(shown) - 1) / 2)
+    apart = {"tf221": -0.2, "tf215": 0.2, "peers": 0.0}
+    used = set()
+    for axis, column, names in zip(axes[:, 0], panels, labels):
+        for label, environment, spread, limit in panels[column]:
+            y = names.index(label) + apart[environment]
             arms = [[spread.middle - spread.low], [spread.high - spread.middle]]
             axis.errorbar(spread.middle, y, xerr=arms, fmt="o", ms=3.5, color=colours[environment])
             if limit is not None:
-                axis.plot([limit, limit], [y - 0.14, y + 0.14], color="black", lw=1.5)
+                axis.plot([limit, limit], [y - 0.18, y + 0.18], color="black", lw=1.5)
+            used.add(environment)
+        middles = [spread.middle for _, _, spread, _ in panels[column]]
+        if max(middles) > 30 * min(middles):
+            axis.set_xscale("log")
+        else:
+            axis.set_xlim(left=0)
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.set_xlim(left=0)
         axis.tick_params(axis="x", labelsize=8)
-        axis.grid(axis="x", alpha=0.3)
-        title = f"{heat.title}: {column}" if heat.title else column
-        axis.set_title(title, fontsize=9, loc="left")
-    used = [e for e in colours if any(e == environment for r in rows for _, environment, *_ in r)]
+        axis.grid(alpha=0.3)
+        axis.set_title(column, fontsize=9, loc="left")
     handles = [
         pyplot.Line2D([], [], marker="o", ls="", color=colours[each], label=TITLES[each])
-        for each in used
+        for each in colours
+        if each in used
     ]
-    canvas.legend(handles=handles, loc="outside upper right", ncols=len(used), fontsize=8)
+    canvas.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(file, dpi=110)
     pyplot.close(canvas)
 
 
-def points(heat: Heat, readings: Readings, column: str) -> Iterator[tuple]:
-    """Label, environment, spread and limit of each point of a panel."""
+def points(heat: Heat, readings: Readings) -> Iterator[tuple]:
+    """Column, label, environment, spread and limit of what a heat gives to the plot."""
+    where = f"{heat.title}: " if heat.title else ""
+    ratios = columns(heat)
     for each in heat.contenders:
-        for other in each.against:
-            if other.column == column:
-                found = ratio(readings, each, other, heat.figure)
-                if found is not None:
-                    yield each.label, each.environment, found, other.limit
-        if column == heat.figure:
-            found = figure(readings, each.key, column)
-            if found is not None:
-                yield each.label, each.environment, found, each.limit
+        found = [(o.column, ratio(readings, each, o, heat.figure), o.limit) for o in each.against]
+        if not ratios:
+            found = [(heat.figure, figure(readings, each.key, heat.figure), each.limit)]
+        for column, spread, limit in found:
+            if spread is not None:
+                yield column, f"{where}{each.label}", each.environment, spread, limit
