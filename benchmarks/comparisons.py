@@ -241,9 +241,9 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
         f"Methods, {tasks} tasks",
         f"MMoE of {shape.experts} experts of {shape.units}, the rest as in the papers' backbone, "
         f"{tasks} tasks, LazyAdam. NMT is led into its last stage, where every other task is held, "
-        "through its own `advance`. Methods find their weights from losses, or search them every 10 "
-        "steps (a turn is then a multiple of 10 steps) or every step. TorchJD aggregates the gradients of the shared parameters (`mtl_backward`) of the PyTorch model "
-        "in every step.",
+        "through its own `advance`. Methods find their weights from losses, or search them every "
+        "10 steps (a turn is then a multiple of 10 steps), or every step. TorchJD aggregates the "
+        "gradients of the shared parameters (`mtl_backward`) of the PyTorch model in every step.",
         heats,
     )
 
