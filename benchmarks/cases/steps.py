@@ -32,9 +32,8 @@ def ours(shape: dict, balancer: dict | None = None, jit: bool | None = None) -> 
     else:
         net = tfmtl.models.SharedBottom(tasks, spec, bottom_units=(shape.units,), **options)
     model = tfmtl.MultiTaskModel(net)
-    lazy = getattr(tfmtl.optimizers, "LazyAdam", keras.optimizers.Adam)
     model.compile(
-        lazy(1e-3),
+        tfmtl.optimizers.LazyAdam(1e-3),
         dict.fromkeys(tasks, "binary_crossentropy"),
         balancer=make_balancer(balancer, tasks),
         **({} if jit is None else {"jit_compile": jit}),

@@ -69,7 +69,7 @@ def read(folder: str, fit: bool) -> Case:
         )
         model = tfmtl.MultiTaskModel(net)
         model.compile(
-            optimizer=getattr(tfmtl.optimizers, "LazyAdam", keras.optimizers.Adam)(1e-3),
+            optimizer=tfmtl.optimizers.LazyAdam(1e-3),
             loss=dict.fromkeys(splits.tasks, "binary_crossentropy"),
         )
         clock = keras.callbacks.LambdaCallback(on_train_batch_end=tick)
