@@ -113,6 +113,16 @@ def test_a_model_stopped_and_loaded_goes_on(name, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["EqualWeights", "MGDA", "PUB, every step"])
+def test_xla_takes_the_same_step(name):
+    ends = [
+        trained(make(optimizers.LazyAdam(0.1), BALANCERS[name](), ids=30, jit_compile=jit))
+        for jit in (None, True)
+    ]
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("name", ["EqualWeights", "MGDA", "PUB, every step"])
 def test_mixed_precision_moves_the_rows(name, policy):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import balancers, compat, export, gradients, inputs, metrics
+from tfmtl import balancers, compat, export, gradients, inputs, metrics, optimizers
 from tfmtl.callbacks import Reading, TrainingGuard
 from tfmtl.models.representation import recording
 from tfmtl.objectives import LossSums, Objectives, by_name
@@ -236,7 +236,9 @@ class MultiTaskModel(keras.Model):
                 that fits the task's loss: binary, categorical or sparse categorical.
             balancer: a :class:`tfmtl.balancers.Balancer`, its name, or ``None`` for equal weights.
             weighted_metrics: as ``metrics``, honouring sample weights.
-            run_eagerly, steps_per_execution, jit_compile: as in Keras.
+            run_eagerly, steps_per_execution, jit_compile: as in Keras, but that a model with an
+                optimizer that steps by rows is not compiled by XLA unless asked for: reading and
+                writing rows takes XLA's one core twice as long (docs/performance.md).
 
         Raises:
             ValueError: tasks unknown or missing in any argument, a task that reaches no trainable
@@ -253,6 +255,8 @@ class MultiTaskModel(keras.Model):
         if self._signature is not None:
             self._fit_together(objectives, balancer)
         extra = {} if jit_compile is None else {"jit_compile": jit_compile}
+        if optimizers.steps_by_rows(optimizer):
+            extra = {"jit_compile": False, **extra}
         super().compile(
             optimizer=optimizer,
             run_eagerly=run_eagerly,
