@@ -9,6 +9,7 @@ import tfmtl
 from tests.conftest import SPEC, make_model, make_net, make_rows
 from tests.test_models import embed, mlp, sigmoid, softmax
 from tfmtl import balancers, models
+from tfmtl.models.gated import mix
 
 TASKS = ("like", "click", "share")
 SMALL = {"expert_units": (5,), "gate_units": ()}
@@ -76,6 +77,51 @@ def test_ple_is_the_papers_equations(levels, task_experts):
     for task, tower, state in zip(TASKS, net.towers, states, strict=True):
         expected = mlp(tower, state, last=sigmoid)[0]
         np.testing.assert_allclose(predictions[task].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def mixtures(weights, own, shared):
+    """Two gates that read a group of one expert each and one group of two together."""
+    return mix(weights, [[own[0], shared], [own[1], shared]])
+
+
+def plain_mixtures(weights, own, shared):
+    return [
+        tf.einsum("be,beu->bu", weight, tf.concat([each, shared], axis=1))
+        for weight, each in zip(weights, own, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+def test_gates_mix_together_as_if_alone(how):
+    """Outputs, first and second derivatives, and who reaches whom."""
+    random = np.random.default_rng(0)
+    shapes = [(5, 3)] * 2 + [(5, 1, 4)] * 2 + [(5, 2, 4)]
+    inputs = [tf.constant(random.normal(size=shape), tf.float32) for shape in shapes]
+    reached = {}
+
+    def derivatives(mixtures):
+        def both(*inputs):
+            with tf.GradientTape() as outer:
+                outer.watch(inputs)
+                with tf.GradientTape(persistent=True) as tape:
+                    tape.watch(inputs)
+                    outputs = mixtures(inputs[:2], inputs[2:4], inputs[4])
+                    total = tf.add_n([tf.reduce_sum(tf.sin(each)) for each in outputs])
+                first = tape.gradient(total, inputs)
+                squares = tf.add_n([tf.reduce_sum(tf.square(each)) for each in first])
+            reached[mixtures] = [
+                [each is not None for each in tape.gradient(output, inputs)] for output in outputs
+            ]
+            return outputs, first, outer.gradient(squares, inputs)
+
+        function = both if how == "eager" else tf.function(both, jit_compile=how == "xla")
+        return tf.nest.flatten(function(*inputs))
+
+    found, expected = derivatives(mixtures), derivatives(plain_mixtures)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+    assert reached[mixtures] == [[True, False, True, False, True], [False, True, False, True, True]]
+    assert reached[mixtures] == reached[plain_mixtures]
 
 
 def owners(net):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import tfmtl
 from tests.conftest import SPEC, make_net, make_rows
+from tfmtl.models.layers import ParallelMLP, seeds_from
 
 
 def softmax(x):
@@ -62,6 +63,36 @@ def test_shared_bottom_is_its_formula():
         np.testing.assert_allclose(net(rows.columns)[task].numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", "softmax"])
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_a_layer_reads_its_input_in_parts_as_if_whole(copies, activation, layer_norm):
+    """Outputs, first and second derivatives."""
+    layer = ParallelMLP(
+        copies, 5, (4, 2), seeds_from(1), activation=activation, layer_norm=layer_norm
+    )
+    for variable in layer.trainable_variables:
+        variable.assign(variable + tf.random.stateless_normal(variable.shape, [1, 2]))
+    variables = [tfmtl.compat.tf_variable(each) for each in layer.trainable_variables]
+    parts = [tf.random.stateless_normal([6, width], [3, width]) for width in (2, 3)]
+
+    @tf.function
+    def derivatives(in_parts):
+        wanted = [*parts, *variables]
+        with tf.GradientTape() as outer:
+            outer.watch(wanted)
+            with tf.GradientTape() as tape:
+                tape.watch(wanted)
+                outputs = layer(parts if in_parts else tf.concat(parts, axis=1))
+                total = tf.reduce_sum(tf.sin(outputs))
+            first = tape.gradient(total, wanted)
+            squares = tf.add_n([tf.reduce_sum(tf.square(each)) for each in first])
+        return outputs, first, outer.gradient(squares, wanted)
+
+    for mine, whole in zip(*map(tf.nest.flatten, map(derivatives, (True, False))), strict=True):
+        np.testing.assert_allclose(mine.numpy(), whole.numpy(), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["MMoE", "SharedBottom"])
 def test_shapes_seed_and_configuration(kind):
     net = make_net(kind=kind)
@@ -105,7 +136,7 @@ def test_a_width_for_each_column():
     expected = np.concatenate(
         [item[columns["item"]], user[columns["user"]], columns["age"][:, None]], axis=1
     )
-    np.testing.assert_allclose(net.embedding(columns).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(np.concatenate(net.embedding(columns), axis=1), expected, rtol=1e-6)
 
 
 def test_int64_ids_and_column_vectors_are_welcome():

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import ops
+from tensorflow.python.ops import control_flow_util
 
 KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
 
@@ -27,6 +29,17 @@ def tf_variable(variable) -> tf.Variable:
     Keras 3's public ``value`` would cast all of it under mixed precision.
     """
     return getattr(variable, "_value", variable) if KERAS_3 else variable
+
+
+def unread_table(embedding) -> tf.Variable | None:
+    """The table of a ``keras.layers.Embedding`` that would read all of it for a batch's rows.
+
+    ``None`` where it gathers rows by itself, in Keras 2.15, or where rows are more than those of
+    the table: with LoRA and in a quantised one.
+    """
+    if not KERAS_3 or embedding.lora_enabled or embedding.quantization_mode:
+        return None
+    return tf_variable(embedding._embeddings)
 
 
 def variable_name(variable) -> str:
@@ -180,6 +193,11 @@ def for_optimizer(gradient):
 
 #: Keras' own indexable data set.
 PyDataset = keras.utils.PyDataset if KERAS_3 else keras.utils.Sequence
+
+
+def compiled_by_xla() -> bool:
+    """Whether what is traced now will be compiled by XLA as a part of what is around it."""
+    return control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
 
 
 def write_archive(archive, folder: str) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
+from tfmtl import compat
 from tfmtl.models.base import FeatureModel
 from tfmtl.models.layers import ParallelMLP, check_units
 
 
 class Gate(ParallelMLP):
-    """Mixes experts by weights that add up to 1: ``sum_i softmax(W x)_i f_i(x)``.
+    """Weights that add up to 1, ``softmax(W x)``, for :func:`mix` to mix experts by.
 
     Args:
         label: what its figures are called in the logs.
@@ -21,9 +22,7 @@ class Gate(ParallelMLP):
         seeds: an iterator of initializer seeds.
         activation: of the hidden layers.
 
-    Call: ``[batch, input_width]`` and a list of the experts' outputs, each
-    ``[batch, experts of this group, units]`` → ``[batch, units]``. Groups are mixed one by one, so
-    that what reaches one group's variables is not said to reach another's.
+    Call: ``[batch, input_width]`` → ``[batch, experts]``.
     """
 
     def __init__(
@@ -47,13 +46,11 @@ class Gate(ParallelMLP):
         self.label = label
         self._last_batch = _Sums(experts)
 
-    def call(self, inputs, groups, training=None):
-        weights = super().call(inputs)  # [batch, 1, experts]
+    def call(self, inputs, training=None):
+        weights = tf.squeeze(super().call(inputs), axis=1)
         if training:
             self._last_batch.note(weights)
-        parts = tf.split(weights, [group.shape[1] for group in groups], axis=2)
-        mixed = [tf.matmul(part, each) for part, each in zip(parts, groups, strict=True)]
-        return tf.squeeze(tf.add_n(mixed), axis=1)
+        return weights
 
     def mean_weights(self):
         """The weight that each expert had on average over the rows of the last training batch.
@@ -76,11 +73,63 @@ class _Sums:
         )
 
     def note(self, weights) -> None:
-        self._sums.assign(tf.reduce_sum(tf.cast(weights, tf.float32), axis=[0, 1]))
+        self._sums.assign(tf.reduce_sum(tf.cast(weights, tf.float32), axis=0))
 
     def means(self):
         sums = tf.convert_to_tensor(self._sums)
         return sums / tf.reduce_sum(sums)
+
+
+def mix(weights: Sequence, groups: Sequence[Sequence]) -> list:
+    """``sum_i w_i f_i`` for every gate.
+
+    Gates are mixed one by one, and so are groups, so that what reaches one gate's or group's
+    variables is not said to reach another's.
+
+    Args:
+        weights: of each gate, ``[batch, experts that it reads]``.
+        groups: for each gate the outputs of its experts, in the order of its weights, each
+            ``[batch, experts of this group, units]``. Gates that read a group name one tensor.
+
+    Returns:
+        For each gate ``[batch, units]``.
+    """
+    readers: dict[int, tuple] = {}
+    for gate, (weight, read) in enumerate(zip(weights, groups, strict=True)):
+        parts = tf.split(weight, [group.shape[1] for group in read], axis=1)
+        for part, group in zip(parts, read, strict=True):
+            readers.setdefault(id(group), (group, {}))[1][gate] = part
+    mixed: list[list] = [[] for _ in weights]
+    for group, parts in readers.values():
+        for gate, each in zip(parts, _mix_group(list(parts.values()), group), strict=True):
+            mixed[gate].append(each)
+    return [tf.add_n(each) for each in mixed]
+
+
+def _mix_group(weights: list, experts) -> list:
+    """Of one group, for each of the weights ``[batch, experts]``: ``[batch, units]``."""
+    if len(weights) == 1 or compat.compiled_by_xla():
+        # XLA makes one loop of what the gates send back, their sum and what follows.
+        return [tf.squeeze(tf.matmul(each[:, None], experts), axis=1) for each in weights]
+
+    # Elsewhere what each gate sends back, as large as the experts' outputs, would be written out
+    # and then added up. Here each gate mixes the experts behind a loan of zeros, to which goes the
+    # gradient of what is mixed, and all loans are paid back to the experts in one product.
+    @tf.custom_gradient
+    def lend(experts):
+        def backward(*upstream):
+            return tf.matmul(tf.stack(weights, axis=2), tf.stack(upstream, axis=1))
+
+        return [tf.zeros_like(experts[:, 0]) for _ in weights], backward
+
+    @tf.custom_gradient
+    def mix_one(weight, loan):
+        def backward(upstream):
+            return tf.squeeze(tf.matmul(experts, upstream[:, :, None]), axis=2), upstream
+
+        return tf.squeeze(tf.matmul(weight[:, None], experts), axis=1), backward
+
+    return [mix_one(*each) for each in zip(weights, lend(experts), strict=True)]
 
 
 class GatedModel(FeatureModel):

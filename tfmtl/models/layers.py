@@ -11,6 +11,8 @@ import tensorflow as tf
 from tfmtl.compat import tf_variable
 from tfmtl.features import FeatureSpec
 
+_RELU = keras.activations.get("relu")
+
 #: Activations that treat each number alone, wherever a copy's units end.
 _ENTRYWISE = tuple(
     keras.activations.get(name)
@@ -28,8 +30,9 @@ class FeatureEmbedding(keras.layers.Layer):
         features: the columns.
         seeds: an iterator of initializer seeds.
 
-    Call: ``{column: [batch]}`` → ``[batch, sum of widths + number of numeric columns]``. Of lists
-    ``{column: [batch, list]}`` every item is a row, list by list.
+    Call: ``{column: [batch]}`` → ``[[batch, sum of widths], [batch, number of numeric columns]]``,
+    one of them where there are no others. Of lists ``{column: [batch, list]}`` every item is a row,
+    list by list.
     """
 
     def __init__(self, features: FeatureSpec, seeds: Iterator[int | None], **kwargs):
@@ -97,13 +100,15 @@ class FeatureEmbedding(keras.layers.Layer):
                 ids = tf.identity(ids)
             rows = tf.nn.embedding_lookup(tf_variable(table), ids + tf.constant(offsets, tf.int32))
             parts.append(tf.reshape(rows, [-1, len(names) * width]))
+        sides = [_beside(parts)] if parts else []
         if self.features.numeric:
             numeric = [tf.reshape(inputs[name], [-1]) for name in self.features.numeric]
-            parts.append(tf.stack([tf.cast(column, tf.float32) for column in numeric], axis=1))
-        return tf.concat([tf.cast(part, self.compute_dtype) for part in parts], axis=1)
+            sides.append(tf.stack([tf.cast(column, tf.float32) for column in numeric], axis=1))
+        return [tf.cast(side, self.compute_dtype) for side in sides]
 
     def compute_output_shape(self, input_shape):
-        return (None, self.output_width)
+        widths = [sum(self.features.widths.values()), len(self.features.numeric)]
+        return [(None, width) for width in widths if width]
 
 
 class ParallelMLP(keras.layers.Layer):
@@ -121,7 +126,8 @@ class ParallelMLP(keras.layers.Layer):
             2016), with a scale and a shift to learn.
         seeds: an iterator of initializer seeds.
 
-    Call: ``[batch, input_width]``, which all copies read → ``[batch, copies, units[-1]]``.
+    Call: ``[batch, input_width]``, which all copies read, or a list of tensors that make it up side
+    by side → ``[batch, copies, units[-1]]``.
     """
 
     def __init__(
@@ -199,20 +205,55 @@ class ParallelMLP(keras.layers.Layer):
         kernel = tf.convert_to_tensor(self._kernels[i])
         copies, fan_in, fan_out = kernel.shape
         side_by_side, apart = [-1, copies * fan_out], [-1, copies, fan_out]
-        product = tf.matmul(inputs, tf.reshape(tf.transpose(kernel, [1, 0, 2]), [fan_in, -1]))
-        if self._scales:
-            scale = tf.convert_to_tensor(self._scales[i])[:, 0]
-            product = tf.reshape(_standardise(tf.reshape(product, apart)) * scale, side_by_side)
-        # TensorFlow computes product, bias and activation as one where nothing is between them.
+        kernel = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [fan_in, copies * fan_out])
         bias = tf.reshape(tf.convert_to_tensor(self._biases[i]), [-1])
-        product = tf.nn.bias_add(product, bias)
         activation = self._activations[i]
+        if self._scales:
+            product = tf.reshape(tf.matmul(_beside(inputs), kernel), apart)
+            product = _standardise(product) * tf.convert_to_tensor(self._scales[i])[:, 0]
+            product = tf.nn.bias_add(tf.reshape(product, side_by_side), bias)
+        elif activation is _RELU and isinstance(inputs, list) and len(inputs) == 2:
+            return tf.reshape(_rectified(*inputs, kernel, bias), apart)
+        else:
+            # TensorFlow computes product, bias and activation as one, with nothing between them.
+            product = tf.nn.bias_add(tf.matmul(_beside(inputs), kernel), bias)
         if activation in _ENTRYWISE:
             return tf.reshape(activation(product), apart)
         return activation(tf.reshape(product, apart))
 
     def compute_output_shape(self, input_shape):
+        if isinstance(input_shape, list):
+            input_shape = input_shape[0]
         return (input_shape[0], self.copies, self.units[-1])
+
+
+def _beside(parts):
+    """A tensor, or the one that several make up side by side."""
+    parts = parts if isinstance(parts, list) else [parts]
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+
+
+@tf.custom_gradient
+def _rectified(left, right, kernel, bias):
+    """``relu([left, right] kernel + bias)``, whose gradients by left and right are products apart.
+
+    Of a batch's numbers nobody wants the gradient: its product is left out of the graph, where
+    that of both sides at once would be made in full and cut.
+    """
+    inputs = tf.concat([left, right], axis=1)
+    outputs = tf.nn.relu(tf.nn.bias_add(tf.matmul(inputs, kernel), bias))
+    width = left.shape[1]
+
+    def backward(upstream):
+        upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
+        return (
+            tf.matmul(upstream, kernel[:width], transpose_b=True),
+            tf.matmul(upstream, kernel[width:], transpose_b=True),
+            tf.matmul(inputs, upstream, transpose_a=True),
+            tf.raw_ops.BiasAddGrad(out_backprop=upstream),
+        )
+
+    return outputs, backward
 
 
 def _standardise(values):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfmtl.models.gated import GatedModel, check_count
+from tfmtl.models.gated import GatedModel, check_count, mix
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -33,5 +33,5 @@ class MMoE(GatedModel):
 
     def trunk(self, embedded, training=None):
         experts = self.experts(embedded)
-        # Task by task: mixed in one product, every gate would seem to reach every task.
-        return [gate(embedded, [experts], training=training) for gate in self.gates]
+        weights = [gate(embedded, training=training) for gate in self.gates]
+        return mix(weights, [[experts]] * len(weights))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfmtl.models.gated import GatedModel, check_count
+from tfmtl.models.gated import GatedModel, check_count, mix
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -30,5 +30,5 @@ class OMoE(GatedModel):
         self.gates = [self.make_gate("shared", input_width, experts)]
 
     def trunk(self, embedded, training=None):
-        mixed = self.gates[0](embedded, [self.experts(embedded)], training=training)
-        return [mixed] * len(self.tasks)
+        weights = self.gates[0](embedded, training=training)
+        return mix([weights], [[self.experts(embedded)]]) * len(self.tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfmtl.models.gated import Gate, GatedModel, check_count
+from tfmtl.models.gated import Gate, GatedModel, check_count, mix
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -116,7 +116,7 @@ class _Extraction(keras.layers.Layer):
         own = [experts(state) for experts, state in zip(self.task_experts, states, strict=False)]
         groups = [[each, shared] for each in own] or [[shared]] * (len(states) - 1)
         groups.append([*own, shared])
-        return [
-            gate(state, group, training=training)
-            for gate, state, group in zip(self.gates, states, groups, strict=False)
+        weights = [
+            gate(state, training=training) for gate, state in zip(self.gates, states, strict=False)
         ]
+        return mix(weights, groups[: len(weights)])
