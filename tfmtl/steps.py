@@ -16,8 +16,9 @@ from tfmtl.objectives import LossSums
 if TYPE_CHECKING:
     from tfmtl.model import MultiTaskModel
 
-#: Kinds of fault: a loss in training, a label in training or in evaluation.
-NOT_FINITE, TRAINED_LABEL, EVALUATED_LABEL = range(3)
+#: Kinds of fault: a loss in training, a label, a gradient though every loss is finite (a ReLU may
+#: swallow a NaN going forward that comes back), and a label in evaluation.
+NOT_FINITE, TRAINED_LABEL, GRADIENT_NOT_FINITE, EVALUATED_LABEL = range(4)
 
 
 class Step:
@@ -335,8 +336,19 @@ class Step:
 
     # The optimizer
 
+    def _not_finite(self, update: Sequence):
+        """How many variables have a gradient that is not finite, a scalar.
+
+        Under float16 that is the optimizer's own concern, which scales the loss by it.
+        """
+        if hasattr(self._optimizer, "inner_optimizer"):
+            return tf.zeros([])
+        values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in update]
+        wrong = [~tf.reduce_all(tf.math.is_finite(each)) for each in values if each is not None]
+        return gradients.sum_over_replicas(tf.add_n([tf.cast(each, tf.float32) for each in wrong]))
+
     def _apply(self, update: Sequence, shifts: Sequence = (), shifting=True) -> None:
-        """Take the step, unless a loss is not finite or a label not in its domain.
+        """Take the step, unless a loss or gradient is not finite or a label not in its domain.
 
         Args:
             update: what the optimizer is given for each trainable variable.
@@ -347,7 +359,7 @@ class Step:
         losses, misfits = self._raw_losses, self._share.misfits
         update = compat.unscale_gradients(optimizer, update)
         pairs = [(g, v) for g, v in zip(update, self._variables, strict=True) if g is not None]
-        sound, noted = model.note_faults(losses, misfits)
+        sound, noted = model.note_faults(losses, misfits, self._not_finite(update))
         similarity = model.similarity
         start = [tf.identity(each) for each in self._watched] if similarity else []
 
