@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tfmtl
 from tests.conftest import make_model, make_net, make_rows
-from tfmtl import balancers, gradients, losses, models, optimizers, sequential
+from tfmtl import balancers, compat, gradients, losses, models, optimizers, sequential
 
 
 @pytest.mark.parametrize("kind", ["SharedBottom", "MMoE", "OMoE", "PLE"])
@@ -15,7 +15,7 @@ def test_it_is_the_gramian_of_the_gradients(kind):
     tasks = ("like", "click", "pay")
     rows = make_rows(40, tasks)
     net = make_net(tasks, kind)
-    variables = [getattr(v, "value", v) for v in net.trainable_variables]
+    variables = [compat.tf_variable(v) for v in net.trainable_variables]
 
     @tf.function(autograph=False)
     def both():
