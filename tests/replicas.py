@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 
 from tests.conftest import make_model, make_net, make_rows  # noqa: E402
 from tests.test_model import Foreign, MinimumNorm, arrays, regularised  # noqa: E402
-from tfmtl import balancers  # noqa: E402
+from tfmtl import balancers, optimizers  # noqa: E402
 
 BALANCERS = {
     **{name: kind for name, kind in balancers.BALANCERS.items() if name != "NMT"},
@@ -28,10 +28,13 @@ BALANCERS = {
     "EMTL": lambda: balancers.EMTL(update_every=2),
     "PUB": lambda: balancers.PUB(update_every=2),
     "MGDA-UB": lambda: balancers.MGDA(wrt="representation", update_every=2),
+    "MGDA row by row": lambda: balancers.MGDA(accumulate="gramian"),
 }
 #: Rows without a label of `like`; the first half of a batch goes to one replica.
 ABSENT = {"even": slice(0, 0), "uneven": slice(0, 16)}
 CASES = [(name, "uneven") for name in BALANCERS] + [("MinimumNorm", "even")]
+#: With an optimizer that steps by rows.
+BY_ROWS = ("AdaTask", "EqualWeights", "GradDrop", "MGDA", "MGDA row by row", "PUB")
 #: Two readings an epoch, a stage an epoch.
 STAGES = {
     variant: functools.partial(balancers.NMT, ("like", "click"), variant, readings=2)
@@ -53,7 +56,8 @@ def end(strategy, batches, **options):
     validation = batches if "metrics" in options else None
     with strategy.scope():
         net = options.pop("net", lambda: make_net(kind="SharedBottom"))()
-        model = make_model(net=net, optimizer=keras.optimizers.SGD(0.5), **options)
+        optimizer = options.pop("optimizer", lambda: keras.optimizers.SGD(0.5))()
+        model = make_model(net=net, optimizer=optimizer, **options)
     history = model.fit(batches, validation_data=validation, verbose=0).history
     return model.net.get_weights(), history
 
@@ -106,6 +110,19 @@ def main(path):
         batches = data(rows.columns, rows.labels)
         ends = [end(each, batches, balancer=BALANCERS[name]()) for each in (alone, two)]
         found[f"{name}-{availability}"] = difference(*ends)
+    rows = make_rows(64)
+    for name in BY_ROWS:
+        for kind in (optimizers.LazyAdam, optimizers.LazyAdagrad):
+            ends = [
+                end(
+                    each,
+                    data(rows.columns, rows.labels),
+                    balancer=BALANCERS[name](),
+                    optimizer=functools.partial(kind, 0.01, epsilon=1e-3),
+                )
+                for each in (alone, two)
+            ]
+            found[f"{name}-{kind.__name__}"] = difference(*ends)
     rows = make_rows(60)  # the second batch is cut unevenly
     batches_of_rows = data(rows.columns, rows.labels)
     batches = data(*arrays(32))

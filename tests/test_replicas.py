@@ -26,6 +26,12 @@ def found(tmp_path_factory):
         "MinimumNorm-uneven",
         "MinimumNorm-even",
         "MGDA-UB-uneven",
+        "MGDA row by row-uneven",
+        *(
+            f"{name}-{optimizer}"
+            for name in ("AdaTask", "EqualWeights", "GradDrop", "MGDA", "MGDA row by row", "PUB")
+            for optimizer in ("LazyAdam", "LazyAdagrad")
+        ),
         "EqualWeights-regularised",
         "MinimumNorm-regularised",
         "gated",

@@ -13,6 +13,7 @@ from tfmtl import (
 )
 from tfmtl.features import FeatureSpec
 from tfmtl.model import MultiTaskModel
+from tfmtl.profiling import profile
 
 __version__ = "0.1.0"
 
@@ -27,5 +28,6 @@ __all__ = [
     "models",
     "optimizers",
     "plots",
+    "profile",
     "ranking",
 ]

@@ -94,6 +94,149 @@ def compare(data, path, tasks, epochs, methods, workers, seeds, draws, out):
     _say(folder, report.write_comparison(records, plan, folder, path, draws))
 
 
+@main.command()
+@click.option(
+    "--data",
+    type=click.Choice(["synthetic", "census", "kuairand"]),
+    default="synthetic",
+    show_default=True,
+    help="Random rows of the shape that the options give, or a data set's.",
+)
+@click.option(
+    "--path",
+    type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path),
+    help="The folder of KuaiRand's files.",
+)
+@click.option(
+    "--model",
+    "kind",
+    type=click.Choice(["mmoe", "ple", "shared_bottom"]),
+    default="mmoe",
+    show_default=True,
+)
+@click.option(
+    "--balancer",
+    default="EqualWeights",
+    show_default=True,
+    help="With its options as in PUB:rescale=sum+update_every=1.",
+)
+@click.option(
+    "--optimizer", default="adam", show_default=True, help="The name of Keras' or tfmtl's."
+)
+@click.option("--batch", type=click.IntRange(min=1), default=4096, show_default=True)
+@click.option("--tasks", type=click.IntRange(min=2), default=2, show_default=True, help="How many.")
+@click.option(
+    "--columns", type=click.IntRange(min=1), default=16, show_default=True, help="Of ids."
+)
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=10_000, show_default=True, help="Ids a column."
+)
+@click.option(
+    "--width", type=click.IntRange(min=1), default=16, show_default=True, help="Of embeddings."
+)
+@click.option(
+    "--numbers", type=click.IntRange(min=0), default=63, show_default=True, help="Columns of them."
+)
+@click.option(
+    "--experts",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Of MMoE; in PLE of each group.",
+)
+@click.option(
+    "--units",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Of an expert, or of the shared bottom.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="To time, and to profile.",
+)
+@click.option("--warm-up", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--jit/--no-jit", default=None, help="Whether XLA compiles the step.  [default: Keras' choice]"
+)
+@click.option("--out", type=_OUT, help="Folder for the tables and the trace.")
+def profile(
+    data,
+    path,
+    kind,
+    balancer,
+    optimizer,
+    batch,
+    tasks,
+    columns,
+    rows,
+    width,
+    numbers,
+    experts,
+    units,
+    steps,
+    warm_up,
+    jit,
+    out,
+):
+    """Show where the time of a training step goes.
+
+    Trains a few steps under TensorFlow's profiler and prints milliseconds by part of the step, by
+    type of op and by op. The default is a backbone of the papers' size. With --data census or
+    kuairand the data set says what the columns are.
+    """
+    from rich.console import Console
+
+    from tfmtl.experiments.settings import BALANCED, TASKS, balancer_of, load
+    from tfmtl.profiling import profile, workload
+
+    with _names_option("--balancer", ValueError):
+        if balancer.partition(":")[0] not in BALANCED:
+            raise ValueError(f"expected one of {list(BALANCED)}. Received: {balancer!r}")
+        weighing = balancer_of(balancer)
+    with _names_option("--optimizer", ValueError):
+        workload.optimizer(optimizer)
+    _check_path(data, path)
+    names = tuple(TASKS.get(data, (f"task_{i}" for i in range(tasks))))
+    if len(names) < tasks:
+        raise click.BadParameter(
+            f"expected at most {len(names)}, the tasks of {data}. Received: {tasks}",
+            param_hint="--tasks",
+        )
+    names = names[:tasks]
+    if data == "synthetic":
+        features = workload.spec(columns, rows, width, numbers)
+        dataset = workload.synthetic(names, features, batch)
+    else:
+        try:
+            with _names_option("--path", ValueError, OSError):
+                splits = load(data, None if path is None else str(path), names, width)
+        except ImportError as error:
+            raise click.ClickException(str(error)) from error
+        features = splits.features
+        with _names_option("--batch", ValueError):
+            dataset = splits.train.batches(batch, shuffle=True, seed=0, drop_remainder=True)
+    net = workload.network(kind, names, features, experts, units)
+    found = profile(
+        workload.compiled(net, weighing, optimizer, jit),
+        dataset,
+        steps,
+        warm_up=warm_up,
+        folder=out,
+        title=f"{kind}, {balancer}, {optimizer}, {tasks} tasks, {data} rows, batch {batch:,}",
+        verbose=True,
+    )
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # of a file or a pipe Rich would take 80
+    console.print(found)
+    if out is not None:
+        _say(out, ["profile.md", "ops.csv", "plugins/profile/"])
+
+
 def _plan(data, path, tasks, epochs, methods, seeds, *, demo: bool) -> list:
     """The runs that the options mean, or an error that names the option."""
     from tfmtl.experiments.runs import Run
@@ -111,10 +254,7 @@ def _plan(data, path, tasks, epochs, methods, seeds, *, demo: bool) -> list:
         epochs = DEMO_EPOCHS[data]
     if epochs is not None:
         settings = dataclasses.replace(settings, epochs=epochs)
-    if (path is None) == (data == "kuairand"):
-        expected = "the folder of KuaiRand's files" if path is None else f"nothing with {data}"
-        received = "nothing" if path is None else repr(str(path))
-        raise click.BadParameter(f"expected {expected}. Received: {received}", param_hint="--path")
+    _check_path(data, path)
     if tasks is not None:
         settings = dataclasses.replace(settings, tasks=_names(tasks))
         with _names_option("--tasks", ValueError):
@@ -134,6 +274,13 @@ def _plan(data, path, tasks, epochs, methods, seeds, *, demo: bool) -> list:
     except ImportError as error:
         raise click.ClickException(str(error)) from error
     return [Run(data, method, seed, settings) for seed in range(seeds) for method in chosen]
+
+
+def _check_path(data: str, path: pathlib.Path | None) -> None:
+    if (path is None) == (data == "kuairand"):
+        expected = "the folder of KuaiRand's files" if path is None else f"nothing with {data}"
+        received = "nothing" if path is None else repr(str(path))
+        raise click.BadParameter(f"expected {expected}. Received: {received}", param_hint="--path")
 
 
 def _names(text: str) -> tuple[str, ...]:

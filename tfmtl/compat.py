@@ -245,6 +245,25 @@ def deserialize(config):
     return config
 
 
+@contextlib.contextmanager
+def xla_ops_in_traces() -> Iterator[None]:
+    """Within, programs that XLA compiles show their ops in a profiler's trace.
+
+    Later ones than TensorFlow 2.15's do so anyway. That one reads the flag when it first compiles
+    in a process; from then on it has no effect.
+    """
+    before = os.environ.get("XLA_FLAGS")
+    if not KERAS_3:
+        os.environ["XLA_FLAGS"] = f"{before or ''} --xla_cpu_enable_xprof_traceme=true"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["XLA_FLAGS"] = before
+        elif not KERAS_3:
+            os.environ.pop("XLA_FLAGS", None)
+
+
 @functools.cache
 def tensorflow_ranking() -> types.SimpleNamespace:
     """TF-Ranking's modules ``utils``, ``data``, ``losses_impl`` and ``metrics_impl``, by name.

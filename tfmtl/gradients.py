@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+
+from tfmtl import rows
 
 
 def sum_over_replicas(value):
@@ -27,62 +29,135 @@ def replicas() -> int:
 
 
 def assign(variable: tf.Variable, value) -> None:
-    """Put a value, the same on every replica, into a variable."""
-    if replicas() == 1:
-        variable.assign(value)
-        return
+    """Put a value, the same on every replica, into a variable, or rows into a table."""
+
+    def put(variable, value):
+        if isinstance(value, tf.IndexedSlices):
+            rows.put(variable, value.indices, value.values)
+        else:
+            variable.assign(tf.cast(value, variable.dtype))
 
     def update(strategy, variable, value):
-        return strategy.extended.update(variable, lambda v, new: v.assign(new), args=(value,))
+        return strategy.extended.update(variable, put, args=(value,))
 
-    tf.distribute.get_replica_context().merge_call(update, args=(variable, value))
+    if replicas() == 1:
+        put(variable, value)
+    else:
+        tf.distribute.get_replica_context().merge_call(update, args=(variable, value))
 
 
-def gramian(task_gradients: Sequence[Sequence]) -> tf.Tensor:
-    """Inner products of the tasks' gradients.
+class Column:
+    """The gradients of several tasks over one variable.
 
-    Args:
-        task_gradients: for each task its gradients over the same variables, dense, row-sparse
-            (``tf.IndexedSlices``) or ``None`` where the task does not reach the variable.
-
-    Returns:
-        ``[tasks, tasks]``, float32, of this replica.
+    Attributes:
+        values: for each task a dense tensor, or ``None`` where the task does not reach the
+            variable. Of a table to which all gradients are row-sparse they hold the rows
+            ``[rows, ...]`` that the batch touches.
+        ids: which rows, as :class:`tfmtl.rows.MergedSlices` has them; else ``None``.
     """
-    tasks = len(task_gradients)
-    total = tf.zeros([tasks, tasks], tf.float32)
-    for gradients in zip(*task_gradients, strict=True):
-        flat = [_flatten(gradient) for gradient in gradients]
-        size = next(tf.size(vector) for vector in flat if vector is not None)
-        rows = tf.stack([tf.zeros([size]) if vector is None else vector for vector in flat])
-        total += tf.matmul(rows, rows, transpose_b=True)
-    return total
+
+    def __init__(self, values: Sequence, ids=None, dense_shape=None):
+        self.values = list(values)
+        self.ids = ids
+        self.dense_shape = dense_shape
+
+    @classmethod
+    def of(cls, gradients: Sequence) -> Column:
+        """From a variable's gradients as tapes give them."""
+        present = [each for each in gradients if each is not None]
+        if present and all(isinstance(each, tf.IndexedSlices) for each in present):
+            ids, values = rows.merge_all(gradients)
+            return cls(values, ids, present[0].dense_shape)
+        return cls([None if each is None else tf.convert_to_tensor(each) for each in gradients])
+
+    def map(self, function: Callable) -> Column:
+        """With another tensor in the place of each."""
+        found = [None if each is None else function(each) for each in self.values]
+        return Column(found, self.ids, self.dense_shape)
+
+    def dense(self) -> Column:
+        """With every row of the table."""
+        if self.ids is None:
+            return self
+        return Column(self.map(lambda each: tf.convert_to_tensor(self.put(each))).values)
+
+    def stack(self) -> tf.Tensor:
+        """``[tasks, ...]`` or ``[tasks, rows, ...]``; zeros for a task without a gradient."""
+        like = self._any()
+        return tf.stack([tf.zeros_like(like) if each is None else each for each in self.values])
+
+    def weighted(self, weights):
+        """The sum of the tasks' gradients times their weights; ``None`` where all are ``None``."""
+        present = [i for i, each in enumerate(self.values) if each is not None]
+        if not present:
+            return None
+        parts = [tf.cast(weights[i], self.values[i].dtype) * self.values[i] for i in present]
+        return self.put(parts[0] if len(parts) == 1 else tf.add_n(parts))
+
+    def put(self, value):
+        """A tensor like any of the values, as a gradient of the variable."""
+        return value if self.ids is None else rows.MergedSlices(value, self.ids, self.dense_shape)
+
+    def named_once(self):
+        """1, and 0 where a row is padding; to multiply values with."""
+        return 1.0 if self.ids is None else rows.named_once(self.ids, self._any().shape.rank)
+
+    def _any(self):
+        return next(each for each in self.values if each is not None)
 
 
-def weighted_sum(gradients: Sequence, weights: tf.Tensor):
-    """``sum_i weights[i] * gradients[i]`` for one variable; ``None`` where all are ``None``.
-
-    Row-sparse gradients stay row-sparse.
-    """
-    present = [(each, weights[i]) for i, each in enumerate(gradients) if each is not None]
-    if not present:
-        return None
-    if all(isinstance(gradient, tf.IndexedSlices) for gradient, _ in present):
-        return tf.IndexedSlices(
-            tf.concat([tf.cast(w, g.dtype) * g.values for g, w in present], axis=0),
-            tf.concat([g.indices for g, _ in present], axis=0),
-            present[0][0].dense_shape,
-        )
-    return tf.add_n([tf.cast(w, g.dtype) * tf.convert_to_tensor(g) for g, w in present])
+def summed(columns: Sequence[Column]) -> list[Column]:
+    """The columns of all replicas together; tables' rows are passed round as rows."""
+    if replicas() == 1:
+        return list(columns)
+    local = [c.values if c.ids is None else _tasks_behind(c) for c in columns]
+    return [
+        Column(whole) if column.ids is None else _tasks_in_front(rows.merge(whole), column)
+        for column, whole in zip(columns, sum_over_replicas(local), strict=True)
+    ]
 
 
-def stack(gradients: Sequence) -> tf.Tensor:
-    """The tasks' gradients of one variable, dense, ``[tasks, ...]``; zeros for a task without."""
-    dense = [None if each is None else tf.convert_to_tensor(each) for each in gradients]
-    like = next(each for each in dense if each is not None)
-    return tf.stack([tf.zeros_like(like) if each is None else each for each in dense])
+def _tasks_behind(column: Column) -> tf.IndexedSlices:
+    """A table's column as one gradient with rows ``[tasks, ...]``."""
+    stacked = tf.stack(tf.unstack(column.stack()), axis=1)
+    return tf.IndexedSlices(stacked, column.ids)
 
 
-def _flatten(gradient):
-    if gradient is None:
-        return None
-    return tf.reshape(tf.cast(tf.convert_to_tensor(gradient), tf.float32), [-1])
+def _tasks_in_front(merged: rows.MergedSlices, like: Column) -> Column:
+    values = tf.unstack(merged.values, num=len(like.values), axis=1)
+    return Column(values, merged.indices, like.dense_shape)
+
+
+def gramian(columns: Sequence[Column]) -> tf.Tensor:
+    """Inner products of the tasks' gradients over all variables, ``[tasks, tasks]``, float32."""
+    return tf.add_n([inner_products(tf.cast(each.stack(), tf.float32)) for each in columns])
+
+
+def inner_products(stacked) -> tf.Tensor:
+    """Inner products ``[tasks, tasks]`` of what a tensor ``[tasks, ...]`` holds of each task."""
+    flat = tf.reshape(stacked, [stacked.shape[0], -1])
+    # Row by row: a product of two such flat matrices stays on one core.
+    return tf.stack([tf.linalg.matvec(flat, each) for each in tf.unstack(flat)])
+
+
+def add(one, other):
+    """The sum of two gradients of one variable, dense, row-sparse or ``None``."""
+    if one is None or other is None:
+        return other if one is None else one
+    if isinstance(one, tf.IndexedSlices) and isinstance(other, tf.IndexedSlices):
+        values = tf.concat([one.values, other.values], 0)
+        indices = tf.concat([one.indices, other.indices], 0)
+        return tf.IndexedSlices(values, indices, one.dense_shape)
+    return tf.convert_to_tensor(one) + tf.convert_to_tensor(other)
+
+
+def choose(condition, one, other):
+    """One of two gradients of a variable, where replicas meet and nothing may branch."""
+    if isinstance(one, tf.IndexedSlices) and isinstance(other, tf.IndexedSlices):
+        return add(_only_if(condition, one), _only_if(~condition, other))
+    return tf.where(condition, tf.convert_to_tensor(one), tf.convert_to_tensor(other))
+
+
+def _only_if(condition, slices):
+    values = tf.where(condition, slices.values, tf.zeros_like(slices.values))
+    return tf.IndexedSlices(values, slices.indices, slices.dense_shape)

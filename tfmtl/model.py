@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import balancers, compat, export, gradients, inputs, metrics
+from tfmtl import balancers, compat, export, gradients, inputs, metrics, optimizers
 from tfmtl.callbacks import Reading, TrainingGuard
 from tfmtl.models.representation import recording
 from tfmtl.objectives import LossSums, Objectives, by_name
 from tfmtl.similarity import Similarity
-from tfmtl.steps import EVALUATED_LABEL, NOT_FINITE, TRAINED_LABEL, Step
+from tfmtl.steps import EVALUATED_LABEL, GRADIENT_NOT_FINITE, NOT_FINITE, TRAINED_LABEL, Step
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -236,7 +236,9 @@ class MultiTaskModel(keras.Model):
                 that fits the task's loss: binary, categorical or sparse categorical.
             balancer: a :class:`tfmtl.balancers.Balancer`, its name, or ``None`` for equal weights.
             weighted_metrics: as ``metrics``, honouring sample weights.
-            run_eagerly, steps_per_execution, jit_compile: as in Keras.
+            run_eagerly, steps_per_execution, jit_compile: as in Keras, but that a model with an
+                optimizer that steps by rows is not compiled by XLA unless asked for: reading and
+                writing rows takes XLA's one core twice as long (docs/performance.md).
 
         Raises:
             ValueError: tasks unknown or missing in any argument, a task that reaches no trainable
@@ -253,6 +255,8 @@ class MultiTaskModel(keras.Model):
         if self._signature is not None:
             self._fit_together(objectives, balancer)
         extra = {} if jit_compile is None else {"jit_compile": jit_compile}
+        if optimizers.steps_by_rows(optimizer):
+            extra = {"jit_compile": False, **extra}
         super().compile(
             optimizer=optimizer,
             run_eagerly=run_eagerly,
@@ -371,13 +375,15 @@ class MultiTaskModel(keras.Model):
         """Feed the loss metrics with a batch, losses and counts of all replicas."""
         self._objectives.track(sums)
 
-    def note_faults(self, losses, misfits):
+    def note_faults(self, losses, misfits, not_finite):
         """Whether a step may be taken, and the operation that has noted why not.
 
         Args:
             losses, misfits: ``[tasks]``, of the global batch.
+            not_finite: how many gradients are not finite.
         """
-        fault = tf.stack([~tf.math.is_finite(losses), misfits > 0])  # [kind, task]
+        gradient = tf.fill(tf.shape(losses), not_finite > 0)  # no task's in particular
+        fault = tf.stack([~tf.math.is_finite(losses), misfits > 0, gradient])  # [kind, task]
         # With several steps an execution, those behind a bad one are skipped as well.
         stopped = self._fault[0] >= 0
         sound = ~(tf.reduce_any(fault) | stopped)
@@ -545,6 +551,11 @@ class MultiTaskModel(keras.Model):
             return FloatingPointError(
                 f"The loss of task {name!r} is not finite at step {step}. "
                 "The weights are those of the last finite step."
+            )
+        if kind == GRADIENT_NOT_FINITE:
+            return FloatingPointError(
+                f"A gradient is not finite at step {step}, though every loss is. Look for infinite "
+                "or NaN inputs. The weights are those of the last finite step."
             )
         where = f"at step {step}" if kind == TRAINED_LABEL else "in evaluation"
         low, high = self._objectives.domain(name)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-#: Newton steps of the bargaining problem and of the interior-point methods; far above need.
-MOST_STEPS = 200
+#: Newton steps of the interior-point methods; above need.
+MOST_STEPS = 60
 
 
 def _in_float64(solve):
@@ -35,22 +35,25 @@ def _in_float64(solve):
 
 
 def _normalise(gramian, rounding):
-    """The cosines, lifted above the matrix' rounding, the norms' reciprocals, which are zero.
+    """The cosines, lifted above the matrix' rounding, and the norms' reciprocals.
 
-    A zero vector gets the row of the identity and a reciprocal of 0.
+    A zero vector gets the row of the identity and a reciprocal of 0. What is not finite counts as
+    0: the solver of linear equations would stop the program at it.
     """
     size = gramian.shape[0] or tf.shape(gramian)[0]
-    lengths = tf.sqrt(tf.maximum(tf.linalg.diag_part(gramian), 0))
-    inverse = tf.math.divide_no_nan(tf.ones_like(lengths), lengths)
-    cosines = tf.clip_by_value(gramian * inverse[:, None] * inverse[None, :], -1, 1)
+    squares = tf.linalg.diag_part(gramian)
+    lengths = tf.sqrt(tf.where((squares > 0) & (squares < np.inf), squares, 0))
+    inverse = tf.math.reciprocal_no_nan(lengths)
+    cosines = gramian * inverse[:, None] * inverse[None, :]
+    cosines = tf.where(tf.math.is_finite(cosines), tf.clip_by_value(cosines, -1, 1), 0)
     cosines = 0.5 * (cosines + tf.transpose(cosines))
     ridge = 8 * rounding * tf.cast(size, gramian.dtype)
     return tf.linalg.set_diag(cosines, tf.fill([size], 1 + ridge)), inverse
 
 
 def _solve(matrix, vector):
-    """``matrix⁻¹ vector`` for a positive definite matrix."""
-    return tf.linalg.cholesky_solve(tf.linalg.cholesky(matrix), vector[:, None])[:, 0]
+    """``matrix⁻¹ vector``; compiled by XLA, several times as fast as by Cholesky's factors."""
+    return tf.linalg.solve(matrix, vector[:, None])[:, 0]
 
 
 @_in_float64
@@ -67,12 +70,29 @@ def cosines(gramian, *, rounding):
     return tf.linalg.set_diag(found, tf.ones_like(found[0]))
 
 
+def _step(matrix, v, s, residual, centre):
+    """A step of Newton's method towards ``v s = centre`` and a ``residual`` of 0, where that is
+    ``matrix v - s`` without a target, cut to leave ``v`` and ``s`` above 0.
+
+    Returns:
+        ``v``, ``s``, the part of the step that was taken, and the largest relative change of a
+        number in the whole step.
+    """
+    missing = centre / v - s
+    dv = _solve(matrix + tf.linalg.diag(s / v), missing - residual)
+    ds = missing - s * dv / v
+    change = tf.concat([dv / v, ds / s], 0)
+    length = 0.95 / tf.maximum(-tf.reduce_min(change), 0.95)
+    return v + length * dv, s + length * ds, length, tf.reduce_max(tf.abs(change))
+
+
 @_in_float64
 def bargaining(gramian, *, rounding):
     r"""The :math:`\alpha > 0` with :math:`G\alpha = 1/\alpha`, the Nash bargaining solution.
 
-    It is the unique minimiser of :math:`\tfrac12\alpha^\top G\alpha - \sum_i\log\alpha_i`, a
-    self-concordant function, found by damped Newton steps on the cosines.
+    It is the unique minimiser of :math:`\tfrac12\alpha^\top G\alpha - \sum_i\log\alpha_i`. Two
+    vectors have a closed form, :math:`\alpha_i = 1/(\|g_i\|\sqrt{1 + \cos})`; for more the pair
+    :math:`s = C v`, :math:`v_i s_i = 1` of the cosines :math:`C` is solved by Newton's method.
 
     Args:
         gramian: ``[n, n]``, positive semidefinite. Where it is singular, as with opposed vectors,
@@ -82,24 +102,25 @@ def bargaining(gramian, *, rounding):
         ``[n]``; 0 for a zero vector.
     """
     matrix, inverse = _normalise(gramian, rounding)
+    if gramian.shape[0] == 2:
+        return inverse * tf.math.rsqrt(tf.reduce_sum(matrix, axis=1))
 
-    def wanting(step, scaled, decrement):
-        return (step < MOST_STEPS) & (decrement > 1e-13)
+    def wanting(v, s, change, before):
+        # Near the solution a change is about the square of the one before, until rounding.
+        return (change > 1e-9) & ((change < before) | (change > 0.1))
 
-    def newton(step, scaled, decrement):
-        slope = tf.linalg.matvec(matrix, scaled) - 1 / scaled
-        change = _solve(matrix + tf.linalg.diag(1 / scaled**2), slope)
-        decrement = tf.sqrt(tf.maximum(tf.reduce_sum(slope * change), 0))
-        rate = tf.where(decrement > 0.25, 1 / (1 + decrement), tf.ones_like(decrement))
-        return step + 1, tf.maximum(scaled - rate * change, 1e-3 * scaled), decrement
+    def newton(v, s, change, before):
+        residual = tf.linalg.matvec(matrix, v) - s
+        v, s, _, now = _step(matrix, v, s, residual, 1.0)
+        return v, s, now, change
 
-    total = tf.reduce_sum(matrix)
-    start = tf.sqrt(tf.cast(tf.shape(matrix)[0], matrix.dtype) / tf.maximum(total, 1e-3))
-    start = start * tf.ones_like(inverse)
-    _, scaled, _ = tf.while_loop(
-        wanting, newton, (0, start, tf.constant(np.inf, tf.float64)), maximum_iterations=MOST_STEPS
+    size = tf.cast(tf.shape(matrix)[0], matrix.dtype)
+    start = tf.sqrt(size / tf.reduce_sum(matrix)) * tf.ones_like(inverse)
+    far = tf.constant(np.inf, tf.float64)
+    v, *_ = tf.while_loop(
+        wanting, newton, (start, 1 / start, far, far), maximum_iterations=MOST_STEPS
     )
-    return scaled * inverse
+    return v * inverse
 
 
 @_in_float64
@@ -118,9 +139,8 @@ def min_norm(gramian, *, rounding):
         ``[n]``, at least 0, of sum 1. A zero vector takes all.
     """
     matrix, inverse = _normalise(gramian, rounding)
-    lengths = tf.sqrt(tf.maximum(tf.linalg.diag_part(gramian), 0))
-    zero = tf.cast(tf.equal(lengths, 0), gramian.dtype)
-    target = tf.math.divide_no_nan(inverse, tf.reduce_max(inverse))
+    zero = tf.cast(tf.equal(inverse, 0), gramian.dtype)
+    target = tf.math.divide_no_nan(inverse, tf.reduce_max(inverse)) + zero
     if gramian.shape[0] == 1:
         found = tf.ones_like(target)
     elif gramian.shape[0] == 2:
@@ -128,33 +148,44 @@ def min_norm(gramian, *, rounding):
         other = tf.reverse(target, [0])
         found = tf.nn.relu(target - tf.clip_by_value(matrix[0, 1], -1, 1) * other)
     else:
-        found = _non_negative(matrix, target)
+
+        def aim(v, product):
+            return tf.reduce_sum(target * v) / tf.reduce_sum(v * product), target
+
+        found = _non_negative(matrix, aim, tf.ones_like(target))
     weights = shares(found * inverse)
     return tf.where(tf.reduce_sum(zero) > 0, shares(zero), weights)
 
 
-def _non_negative(matrix, target):
-    """The minimiser of ``½ v·matrix v − target·v`` over ``v >= 0``, by interior points."""
+def _non_negative(matrix, aim: Callable, start):
+    """The ``v >= 0`` with ``s = matrix v - target >= 0`` and ``v s = 0``, by interior points.
 
-    def wanting(step, v, s, gap):
-        return (step < MOST_STEPS) & (gap > 1e-15)
+    For a constant target it minimises ``½ v·matrix v − target·v`` over ``v >= 0``.
 
-    def advance(step, v, s, gap):
-        residual = tf.linalg.matvec(matrix, v) - target - s
-        centre = 0.1 * tf.reduce_mean(v * s)
-        right = -residual + (centre - v * s) / v
-        dv = _solve(matrix + tf.linalg.diag(s / v), right)
-        ds = (centre - v * s - s * dv) / v
-        longest = tf.reduce_max(tf.concat([-dv / v, -ds / s], 0))
-        length = tf.minimum(tf.ones([], v.dtype), 0.99 / tf.maximum(longest, 1e-300))
-        v, s = v + length * dv, s + length * ds
-        residual = tf.linalg.matvec(matrix, v) - target - s
-        gap = tf.reduce_max(tf.abs(residual)) + tf.reduce_mean(v * s)
-        return step + 1, v, s, gap
+    Args:
+        matrix: ``[n, n]``, positive definite.
+        aim: gives, for ``v`` and ``matrix v``, the best factor on ``v`` and the target there.
+        start: ``[n]``, above 0.
 
-    ones = tf.ones_like(target)
-    start = (0, ones, ones, tf.constant(np.inf, tf.float64))
-    return tf.while_loop(wanting, advance, start, maximum_iterations=MOST_STEPS)[1]
+    Returns:
+        ``[n]``, above 0, up to a factor.
+    """
+
+    def wanting(v, s, centring, gap):
+        return gap > 1e-12
+
+    def advance(v, s, centring, gap):
+        product = tf.linalg.matvec(matrix, v)
+        factor, target = aim(v, product)
+        v, product = factor * v, factor * product
+        residual = product - target - s
+        mean = tf.reduce_mean(v * s)
+        gap = (tf.reduce_max(tf.abs(residual)) + mean) / tf.maximum(tf.reduce_max(v), 1)
+        v, s, length, _ = _step(matrix, v, s, residual, centring * mean)
+        return v, s, tf.clip_by_value(1 - length, 0.01, 0.5), gap
+
+    start = (start, tf.ones_like(start), tf.constant(0.1, tf.float64), np.float64(np.inf))
+    return tf.while_loop(wanting, advance, start, maximum_iterations=MOST_STEPS)[0]
 
 
 @_in_float64
@@ -182,10 +213,17 @@ def equal_projections(gramian, *, rounding):
 def conflict_averse(gramian, radius, *, rounding):
     r"""What CAGrad adds to the mean gradient :math:`g_0`, as weights.
 
-    The dual of :math:`\max_d \min_i \langle g_i, d\rangle` under
-    :math:`\|d - g_0\| \le c\|g_0\|`: the :math:`w` of the simplex that minimises
-    :math:`\langle g_w, g_0\rangle + c\|g_0\|\|g_w\|`, :math:`g_w = \sum_i w_i g_i`; then
-    :math:`d = g_0 + c\|g_0\| g_w/\|g_w\|`.
+    The solution of :math:`\max_d \min_i \langle g_i, d\rangle` under
+    :math:`\|d - g_0\| \le c\|g_0\|` is :math:`d = g_0 + \sum_i u_i g_i`, where :math:`u \ge 0` is
+    positive for the worst-off tasks alone: with their common improvement :math:`\lambda`,
+
+    .. math:: s_i = \langle g_i, d\rangle - \lambda \ge 0, \qquad u_i s_i = 0, \qquad
+              \Big\|\sum_i u_i g_i\Big\| = c\|g_0\|.
+
+    It is the problem of :func:`min_norm` with a target that :math:`\lambda` moves, and
+    :math:`\lambda` is the value of CAGrad's dual, :math:`\langle g_w, g_0\rangle +
+    c\|g_0\|\|g_w\|` with :math:`g_w = \sum_i w_i g_i`, at :math:`w = u/\sum_i u_i`: its error is
+    the square of that of :math:`u`. Two vectors have a closed form.
 
     Args:
         gramian: ``[n, n]``, positive semidefinite.
@@ -194,66 +232,43 @@ def conflict_averse(gramian, radius, *, rounding):
     Returns:
         ``[n]``: the coefficients of :math:`d` in the :math:`g_i`.
     """
-    size = gramian.shape[0] or tf.shape(gramian)[0]
-    scale = tf.reduce_max(tf.linalg.diag_part(gramian))
-    matrix = tf.math.divide_no_nan(gramian, scale)
-    matrix = matrix + tf.eye(size, dtype=matrix.dtype) * rounding
-    mean = tf.reduce_mean(matrix, axis=1)
-    length = radius * tf.sqrt(tf.maximum(tf.reduce_mean(mean), 0))
+    matrix, inverse = _normalise(gramian, rounding)
+    lengths = tf.math.reciprocal_no_nan(inverse)
+    lengths = tf.math.divide_no_nan(lengths, tf.reduce_max(lengths))
+    matrix = matrix * lengths[:, None] * lengths[None, :]
+    along = tf.reduce_mean(tf.linalg.set_diag(matrix, lengths**2), axis=1)
+    # |g_0|, from here on the unit of length; in rounding's reach of 0 it counts as that.
+    mean = tf.sqrt(tf.maximum(tf.reduce_mean(along), 1e-12))
+    # Opposed and zero vectors leave u open: this takes the smallest.
+    matrix = tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + 1e-10)
+    along /= mean
+    ball = tf.where(radius > 0, radius, 1)  # which vectors it would take matters for none
 
-    def derivatives(w):
-        product = tf.linalg.matvec(matrix, w)
-        norm = tf.sqrt(tf.maximum(tf.reduce_sum(w * product), 1e-30))
-        slope = mean + length * product / norm
-        outer = product[:, None] * product[None, :] / norm**2
-        return slope, length * (matrix - outer) / norm
+    even = tf.ones_like(along) / tf.cast(tf.size(along), along.dtype)
+    if gramian.shape[0] == 2:
+        found = _on_segment(matrix, along, ball)
+    else:
 
-    found = on_simplex(derivatives, mean)
-    product = tf.linalg.matvec(matrix, found)
-    norm = tf.sqrt(tf.maximum(tf.reduce_sum(found * product), 0))
-    return (
-        tf.ones_like(found) / tf.cast(size, found.dtype)
-        + tf.math.divide_no_nan(length, norm) * found
-    )
+        def aim(u, product):
+            norm = tf.sqrt(tf.reduce_sum(u * product))
+            worst = (tf.reduce_sum(u * along) + ball * norm) / tf.reduce_sum(u)
+            return ball / norm, worst - along
+
+        found = _non_negative(matrix, aim, even)
+    norm = tf.sqrt(tf.reduce_sum(found * tf.linalg.matvec(matrix, found)))
+    return even + radius * mean / norm * found
 
 
-def on_simplex(derivatives: Callable, like):
-    """The minimiser of a convex function over the simplex, by a primal-dual interior point method.
-
-    Args:
-        derivatives: gives gradient ``[n]`` and Hessian ``[n, n]`` at a point of the simplex.
-        like: a float64 tensor ``[n]``.
-
-    Returns:
-        ``[n]``, float64, at least 0, of sum 1.
-    """
-    size = tf.cast(tf.shape(like)[0], like.dtype)
-    ones = tf.ones_like(like)
-
-    def wanting(step, w, s, error):
-        return (step < MOST_STEPS) & (error > 1e-11) & (tf.reduce_mean(w * s) > 1e-20)
-
-    def advance(step, w, s, error):
-        slope, curvature = derivatives(w)
-        multiplier = tf.reduce_sum(w * (slope - s))
-        error = tf.reduce_max(tf.abs(slope - s - multiplier)) + tf.reduce_max(w * s)
-        centre = 0.1 * tf.reduce_mean(w * s)
-        # A step of sum 0 does not see a constant that is added to the curvature, which would
-        # else be singular in the direction of `w` for a function that is homogeneous.
-        matrix = curvature + tf.reduce_mean(tf.linalg.diag_part(curvature)) + tf.linalg.diag(s / w)
-        # Of the two equations for the step and the multiplier of the sum, the second is
-        # eliminated.
-        first = _solve(matrix, centre / w - slope)
-        second = _solve(matrix, ones)
-        dw = first - second * tf.reduce_sum(first) / tf.reduce_sum(second)
-        ds = (centre - w * s - s * dw) / w
-        longest = tf.reduce_max(tf.concat([-dw / w, -ds / s], 0))
-        length = tf.minimum(tf.ones([], w.dtype), 0.99 / tf.maximum(longest, 1e-300))
-        w, s = w + length * dw, s + length * ds
-        return step + 1, w / tf.reduce_sum(w), s, error
-
-    start = (0, ones / size, ones, tf.constant(np.inf, tf.float64))
-    return tf.while_loop(wanting, advance, start, maximum_iterations=MOST_STEPS)[1]
+def _on_segment(matrix, along, ball):
+    """The ``w`` of the simplex of two that minimises ``w·along + ball √(w·matrix w)``."""
+    square = matrix[0, 0] + matrix[1, 1] - 2 * matrix[0, 1]  # of the segment's length
+    nearest = (matrix[1, 1] - matrix[0, 1]) / square
+    area = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] ** 2
+    slope = along[0] - along[1]
+    room = square * (ball**2 * square - slope**2)  # without it, an end is the solution
+    shift = slope * tf.sqrt(area / square / tf.maximum(room, 1e-300))
+    first = tf.clip_by_value(nearest - shift, 0, 1)
+    return tf.stack([first, 1 - first])
 
 
 @_in_float64
@@ -261,8 +276,8 @@ def mirror_ascent(p, rates, step, radius, *, rounding):
     r"""One step of mirror ascent with the entropy, inside a ball around the uniform distribution.
 
     :math:`q_i \propto \exp\big((\log p_i + \eta r_i)/(1 + \lambda)\big)` with the least
-    :math:`\lambda \ge 0` for which :math:`\sum_i q_i\log(n q_i)` is at most the radius, found by
-    bisection (BanditMTL, Mao et al., 2021; EMTL, equation 12).
+    :math:`\lambda \ge 0` for which :math:`\sum_i q_i\log(n q_i)` is at most the radius (BanditMTL,
+    Mao et al., 2021; EMTL, equation 12), found among many at once in an interval that shrinks.
 
     Args:
         p: ``[n]``, of sum 1.
@@ -277,24 +292,19 @@ def mirror_ascent(p, rates, step, radius, *, rounding):
     logits = tf.math.log(tf.maximum(p, 1e-30)) + step * rates
     logits = logits - tf.reduce_max(logits)
 
-    def at(exponent):
-        return tf.nn.log_softmax(logits * tf.exp(-exponent))
+    def at(exponents):
+        return tf.nn.log_softmax(logits * tf.exp(-exponents)[:, None])
 
-    def divergence(logs):
-        return tf.reduce_sum(tf.exp(logs) * logs) + tf.math.log(size)
+    def narrow(low, high):
+        tried = low + (high - low) * np.linspace(0, 1, 33)
+        logs = at(tried)
+        inside = tf.reduce_sum(tf.exp(logs) * logs, axis=1) + tf.math.log(size) <= radius
+        low, high = tf.where(inside, low, tried), tf.where(inside, tried, high)
+        return tf.reduce_max(low), tf.reduce_min(high)
 
-    def halve(low, high):
-        middle = 0.5 * (low + high)
-        outside = divergence(at(middle)) > radius
-        return tf.where(outside, middle, low), tf.where(outside, high, middle)
-
-    zero = tf.zeros([], p.dtype)
-    highest = tf.math.log1p(-tf.reduce_min(logits)) + 40.0
-    _, exponent = tf.while_loop(
-        lambda low, high: True, halve, (zero, highest), maximum_iterations=100
-    )
-    exponent = tf.where(divergence(at(zero)) <= radius, zero, exponent)
-    return shares(tf.maximum(tf.exp(at(exponent)), 1e-30))
+    ends = (tf.zeros([], p.dtype), tf.math.log1p(-tf.reduce_min(logits)) + 40.0)
+    _, exponent = tf.while_loop(lambda low, high: True, narrow, ends, maximum_iterations=9)
+    return shares(tf.maximum(tf.exp(at(exponent[None])[0]), 1e-30))
 
 
 def shares(values):

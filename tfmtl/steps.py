@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tfmtl import compat, gradients
+from tfmtl import compat, gradients, optimizers, rows, sequential
 from tfmtl.balancers.base import changing_only_if
 from tfmtl.models.representation import recording
 from tfmtl.objectives import LossSums
@@ -16,8 +16,9 @@ from tfmtl.objectives import LossSums
 if TYPE_CHECKING:
     from tfmtl.model import MultiTaskModel
 
-#: Kinds of fault: a loss in training, a label in training or in evaluation.
-NOT_FINITE, TRAINED_LABEL, EVALUATED_LABEL = range(3)
+#: Kinds of fault: a loss in training, a label, a gradient though every loss is finite (a ReLU may
+#: swallow a NaN going forward that comes back), and a label in evaluation.
+NOT_FINITE, TRAINED_LABEL, GRADIENT_NOT_FINITE, EVALUATED_LABEL = range(4)
 
 
 class Step:
@@ -32,6 +33,7 @@ class Step:
         self._model = model
         self._balancer = model.balancer
         self._optimizer = model.optimizer
+        self._by_rows = optimizers.steps_by_rows(self._optimizer)
         self._variables = model.net.trainable_variables
         self._watched = [compat.tf_variable(each) for each in self._variables]
         self._is_shared = model.is_shared()
@@ -42,9 +44,10 @@ class Step:
             self._together = stack.enter_context(tf.GradientTape(persistent=True))
             self._apart = [
                 stack.enter_context(tf.GradientTape())
-                for _ in (() if self._balancer.reads == "losses" else tasks)
+                for _ in (tasks if self._takes_each() else ())
             ]
             marked = stack.enter_context(recording())
+            stack.enter_context(tf.name_scope("forward"))
             predictions = model.predictions(data[0], training=True)
             share = model.global_sums(data, predictions, update=True)
             penalty = [tf.add_n(model.net.losses)] if model.net.losses else []
@@ -64,6 +67,10 @@ class Step:
         #: ``[tasks]``, of the global batch; and finite.
         self._raw_losses = gradients.sum_over_replicas(share.means)
         self._losses = finite(self._raw_losses)
+
+    def _takes_each(self) -> bool:
+        """Whether a step may go backward from each task by itself."""
+        return self._balancer.reads != "losses" and self._balancer.accumulate == "jacobian"
 
     def take(self) -> None:
         """Make the step."""
@@ -89,9 +96,11 @@ class Step:
         if balancer.wrt == "representation":
             if balancer.reads == "gradients":
                 return self._of_masked_representations()
-            return self._of_all(self._weights_at_representation())
+            return self._of_all(self._now_and_then(self._gramian_at_representation))
         if balancer.reads == "gradients":
             return self._of_each(self._masked)
+        if balancer.accumulate == "gramian":
+            return self._of_all(self._now_and_then(self._gramian_by_rows))
         if balancer.update_every == 1:
             return self._of_each(self._weighed)
         due = balancer.due()
@@ -128,33 +137,38 @@ class Step:
             (balancer.own_weights(), tf.ones([]), False),
         ):
             chosen = [i for i, is_shared in enumerate(shared) if is_shared is wanted]
-            found = self._together.gradient(
-                self._objectives,
-                [self._watched[i] for i in chosen],
-                output_gradients=[factors, *(penalty for _ in self._objectives[1:])],
-            )
+            with tf.name_scope("backward"):
+                found = self._together.gradient(
+                    self._objectives,
+                    [self._watched[i] for i in chosen],
+                    output_gradients=[factors, *(penalty for _ in self._objectives[1:])],
+                )
             update.update(zip(chosen, found, strict=True))
-        return [compat.for_optimizer(update[i]) for i in range(len(self._variables))]
+        with tf.name_scope("backward"):
+            return [self._for_optimizer(update[i]) for i in range(len(self._variables))]
 
     def _of_each(self, combine: Callable) -> list:
         """The gradients of the tasks one by one, those of the shared variables combined."""
-        found = [
-            tape.gradient(objective, self._watched)
-            for tape, objective in zip(self._apart, self._each_task, strict=True)
-        ]
-        columns = [list(column) for column in zip(*found, strict=True)]
-        penalties = self._penalties()
-        if self._balancer.reads == "updates":
-            columns = self._with_penalties(columns, penalties)
-        combined = iter(
-            combine([c for c, shared in zip(columns, self._is_shared, strict=True) if shared])
-        )
+        with tf.name_scope("backward"):
+            found = [
+                tape.gradient(objective, self._watched)
+                for tape, objective in zip(self._apart, self._each_task, strict=True)
+            ]
+            penalties = self._penalties()
+            if self._balancer.reads == "updates":
+                found = self._with_penalties(found, penalties)
+            columns = [gradients.Column.of(column) for column in zip(*found, strict=True)]
+        with tf.name_scope("weights"):
+            combined = iter(
+                combine([c for c, shared in zip(columns, self._is_shared, strict=True) if shared])
+            )
         own = self._balancer.own_weights()
-        update = [
-            next(combined) if shared else gradients.weighted_sum(column, own)
-            for column, shared in zip(columns, self._is_shared, strict=True)
-        ]
-        return self._add(update, penalties)
+        with tf.name_scope("backward"):
+            update = [
+                next(combined) if shared else column.weighted(own)
+                for column, shared in zip(columns, self._is_shared, strict=True)
+            ]
+            return self._add(update, penalties)
 
     def _penalties(self) -> list:
         """The gradients of what the regularisers add."""
@@ -162,33 +176,33 @@ class Step:
             return [None] * len(self._watched)
         return self._together.gradient(self._objectives[1:], self._watched)
 
-    def _with_penalties(self, columns, penalties: list) -> list:
+    def _with_penalties(self, found: Sequence, penalties: list) -> list:
         """Tasks' gradients that bring a part of the regularisers' with them, as updates need it.
 
         Those of the shared variables are taken out of ``penalties``.
         """
-        part = 1.0 / len(self._each_task)
+        found = [list(task) for task in found]
         for i, shared in enumerate(self._is_shared):
             if shared and penalties[i] is not None:
-                columns[i] = [
-                    gradients.weighted_sum([each, penalties[i]], [1.0, part]) for each in columns[i]
-                ]
+                part = tf.convert_to_tensor(penalties[i]) / len(found)
+                for task in found:
+                    task[i] = gradients.add(task[i], part)
                 penalties[i] = None
-        return columns
+        return found
 
-    @staticmethod
-    def _add(update: Sequence, penalties: Sequence) -> list:
-        return [
-            compat.for_optimizer(gradients.weighted_sum(both, [1.0, 1.0]))
-            for both in zip(update, penalties, strict=True)
-        ]
+    def _add(self, update: Sequence, penalties: Sequence) -> list:
+        added = map(gradients.add, update, penalties)
+        return [self._for_optimizer(each) for each in added]
+
+    def _for_optimizer(self, gradient):
+        """A gradient in the form that the optimizer steps right by."""
+        return gradient if self._by_rows else compat.for_optimizer(gradient)
 
     # How a balancer is asked
 
     def _gramian(self, columns):
         """Of the tasks' gradients over the shared variables, summed over replicas."""
-        summed = gradients.sum_over_replicas(columns)
-        return self._unscaled(gradients.gramian([list(task) for task in zip(*summed)]))
+        return self._unscaled(gradients.gramian(gradients.summed(columns)))
 
     def _unscaled(self, gramian):
         scale = compat.scale_loss(self._optimizer, tf.ones([]))
@@ -197,7 +211,7 @@ class Step:
     def _weighed(self, columns, due=None) -> list:
         """By a balancer's weights; where a search is not due, by the last ones."""
         weights = self._search(self._gramian(columns), due)
-        return [gradients.weighted_sum(column, weights) for column in columns]
+        return [column.weighted(weights) for column in columns]
 
     def _search(self, gramian, due=None):
         """The balancer's weights; where it is not due, the last ones, and nothing changed."""
@@ -210,9 +224,12 @@ class Step:
 
     def _masked(self, columns) -> list:
         """What a balancer leaves of the gradients, entry by entry, shared among the replicas."""
-        stacked = [gradients.stack(column) for column in gradients.sum_over_replicas(columns)]
-        found = self._balancer(self._losses, stacked)
-        return [tf.reduce_sum(each, 0) / gradients.replicas() for each in found]
+        whole = gradients.summed(columns)
+        found = self._balancer(self._losses, [column.stack() for column in whole])
+        return [
+            column.put(tf.reduce_sum(each, 0) / gradients.replicas())
+            for column, each in zip(whole, found, strict=True)
+        ]
 
     def _at_representation(self) -> list:
         """Each task's gradient at what its tower reads: the backward pass of a tower alone."""
@@ -223,15 +240,20 @@ class Step:
             )
         ]
 
-    def _weights_at_representation(self):
-        """A balancer's weights from the tasks' gradients at the representation."""
+    def _gramian_at_representation(self):
+        # Rows of the batch lie on one replica each: products are summed, not gradients.
+        local = gradients.gramian([gradients.Column(self._at_representation())])
+        return self._unscaled(gradients.sum_over_replicas(local))
+
+    def _gramian_by_rows(self):
+        shared = zip(self._watched, self._is_shared, strict=True)
+        variables = [variable for variable, is_shared in shared if is_shared]
+        found = sequential.gramian(self._together, self._objectives[0], variables)
+        return self._unscaled(found)
+
+    def _now_and_then(self, gramian: Callable):
+        """A balancer's weights, from a Gram matrix that is made where a search is due."""
         balancer = self._balancer
-
-        def gramian():
-            # Rows of the batch lie on one replica each: products are summed, not gradients.
-            local = gradients.gramian([[each] for each in self._at_representation()])
-            return self._unscaled(gradients.sum_over_replicas(local))
-
         if balancer.update_every == 1:
             return self._search(gramian())
         due = balancer.due()
@@ -241,7 +263,7 @@ class Step:
 
     def _of_masked_representations(self) -> list:
         """As :meth:`_of_all`, the backward pass going on from masked gradients."""
-        stacked = gradients.stack(self._at_representation())
+        stacked = gradients.Column(self._at_representation()).stack()
         (kept,) = self._balancer(self._losses, [stacked])
         below = self._together.gradient(
             self._representations, self._watched, output_gradients=tf.unstack(kept)
@@ -264,13 +286,16 @@ class Step:
 
         def combine(columns):
             scale = compat.scale_loss(self._optimizer, tf.ones([]))
-            stacked = [
-                finite(tf.cast(gradients.stack(column), tf.float32) / scale)
-                for column in gradients.sum_over_replicas(columns)
+            whole = [
+                # An optimizer that moves every row of a table has an update for every row.
+                (column if self._by_rows else column.dense()).map(
+                    lambda each: finite(tf.cast(each, tf.float32) / scale)
+                )
+                for column in gradients.summed(columns)
             ]
-            weights, found = balancer.balance(self._losses, stacked, shared, optimizer)
+            weights, found = balancer.balance(self._losses, whole, shared, optimizer)
             shifts[:] = found if balancer.moments == "after" else []
-            return [gradients.weighted_sum(column, weights) for column in columns]
+            return [column.weighted(weights) for column in columns]
 
         if balancer.update_every == 1 or balancer.own_moments:
             self._apply(self._of_each(combine), shifts)
@@ -288,9 +313,7 @@ class Step:
             searched = self._of_each(combine)
         kept = self._of_all(last)
         update = [
-            None
-            if new is None
-            else tf.where(due, tf.convert_to_tensor(new), tf.convert_to_tensor(old))
+            None if new is None else gradients.choose(due, new, old)
             for new, old in zip(searched, kept, strict=True)
         ]
         self._apply(update, shifts, due)
@@ -300,15 +323,32 @@ class Step:
         shared = self._model.shared_variables
         for variable, shift, value in zip(shared, shifts, before, strict=True):
             there = compat.tf_variable(variable)
+            by_rows = isinstance(shift, tf.IndexedSlices)
+            now = tf.cast(rows.read(there, shift.indices) if by_rows else there, tf.float32)
+            step = shift.values if by_rows else shift
             value = tf.cast(value, tf.float32)
-            moved = value * (1 - rate * compat.weight_decay(optimizer, variable)) - rate * shift
-            moved = tf.where(wanted & tf.reduce_all(tf.math.is_finite(moved)), moved, there)
-            gradients.assign(there, tf.cast(moved, there.dtype))
+            moved = value * (1 - rate * compat.weight_decay(optimizer, variable)) - rate * step
+            moved = tf.where(wanted & tf.reduce_all(tf.math.is_finite(moved)), moved, now)
+            if by_rows:
+                moved = rows.filled(moved, shift.indices)
+                moved = tf.IndexedSlices(moved, shift.indices)
+            gradients.assign(there, moved)
 
     # The optimizer
 
+    def _not_finite(self, update: Sequence):
+        """How many variables have a gradient that is not finite, a scalar.
+
+        Under float16 that is the optimizer's own concern, which scales the loss by it.
+        """
+        if hasattr(self._optimizer, "inner_optimizer"):
+            return tf.zeros([])
+        values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in update]
+        wrong = [~tf.reduce_all(tf.math.is_finite(each)) for each in values if each is not None]
+        return gradients.sum_over_replicas(tf.add_n([tf.cast(each, tf.float32) for each in wrong]))
+
     def _apply(self, update: Sequence, shifts: Sequence = (), shifting=True) -> None:
-        """Take the step, unless a loss is not finite or a label not in its domain.
+        """Take the step, unless a loss or gradient is not finite or a label not in its domain.
 
         Args:
             update: what the optimizer is given for each trainable variable.
@@ -319,18 +359,24 @@ class Step:
         losses, misfits = self._raw_losses, self._share.misfits
         update = compat.unscale_gradients(optimizer, update)
         pairs = [(g, v) for g, v in zip(update, self._variables, strict=True) if g is not None]
-        sound, noted = model.note_faults(losses, misfits)
+        sound, noted = model.note_faults(losses, misfits, self._not_finite(update))
         similarity = model.similarity
         start = [tf.identity(each) for each in self._watched] if similarity else []
 
         def apply():
             inner = getattr(optimizer, "inner_optimizer", optimizer)
             shared = model.shared_variables if shifts else []
-            before = [tf.identity(compat.tf_variable(each)) for each in shared]
+            before = [
+                rows.read(compat.tf_variable(each), shift.indices)
+                if isinstance(shift, tf.IndexedSlices)
+                else tf.identity(compat.tf_variable(each))
+                for each, shift in zip(shared, shifts, strict=False)
+            ]
             rate = tf.cast(compat.learning_rate(inner), tf.float32) if shifts else None
-            optimizer.apply_gradients(pairs)
-            if shifts:
-                self._shift(inner, shifts, before, rate, shifting)
+            with tf.name_scope("optimizer"):
+                optimizer.apply_gradients(pairs)
+                if shifts:
+                    self._shift(inner, shifts, before, rate, shifting)
 
         if gradients.replicas() == 1:
             tf.cond(sound, apply, lambda: None)

@@ -49,6 +49,10 @@ class Balancer(keras.layers.Layer):
     #: that the backbone marks with a :class:`tfmtl.models.Representation`.
     wrt = "parameters"
 
+    #: With ``reads = "gramian"``: whether the tasks' gradients are held all at once, the
+    #: ``"jacobian"``, or one by one, as the ``"gramian"`` allows.
+    accumulate = "jacobian"
+
     def __init__(self, **kwargs):
         # Weights are found in float32 whatever the model computes in.
         super().__init__(dtype="float32", trainable=False, **kwargs)

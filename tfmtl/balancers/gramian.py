@@ -22,15 +22,35 @@ class GramianBalancer(Balancer):
             representation, which the backbone marks with a
             :class:`~tfmtl.models.Representation`: a search then costs each tower's backward pass
             and one of the whole network (MGDA-UB, Sener and Koltun, NeurIPS 2018).
+        accumulate: ``"jacobian"``: a search holds the gradients of all tasks at once. With
+            ``"gramian"`` it finds the Gram matrix row by row and holds those of one, for about
+            twice the time: see docs/performance.md.
 
     Raises:
-        ValueError: ``update_every`` is not a positive integer, or ``wrt`` neither of the two.
+        ValueError: ``update_every`` is not a positive integer, ``wrt`` or ``accumulate`` none of
+            these, or ``accumulate="gramian"`` at the representation.
     """
 
     reads = "gramian"
 
-    def __init__(self, update_every: int = 1, wrt: str = "parameters", **kwargs):
+    def __init__(
+        self,
+        update_every: int = 1,
+        wrt: str = "parameters",
+        accumulate: str = "jacobian",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        if accumulate not in ("jacobian", "gramian"):
+            raise ValueError(
+                f"`accumulate` must be 'jacobian' or 'gramian'. Received: {accumulate!r}"
+            )
+        if accumulate == "gramian" and wrt == "representation":
+            raise ValueError(
+                "`accumulate` must be 'jacobian' with wrt='representation', whose gradients are "
+                f"small. Received: {accumulate!r}"
+            )
+        self.accumulate = accumulate
         if not isinstance(update_every, int) or update_every < 1:
             raise ValueError(f"`update_every` must be a positive integer. Received: {update_every}")
         self.update_every = update_every
@@ -146,7 +166,12 @@ class GramianBalancer(Balancer):
         return tf.linalg.matvec(jacobian, weights, transpose_a=True)
 
     def get_config(self):
-        return {**super().get_config(), "update_every": self.update_every, "wrt": self.wrt}
+        return {
+            **super().get_config(),
+            "update_every": self.update_every,
+            "wrt": self.wrt,
+            "accumulate": self.accumulate,
+        }
 
 
 class _Weights(list):

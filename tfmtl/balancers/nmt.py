@@ -136,7 +136,15 @@ class NMT(Balancer):
         self.inner: Balancer | None = inner
         if inner is not None:
             # To a step it is what it has inside.
-            for trait in ("reads", "looks_back", "update_every", "wrt", "own_moments", "moments"):
+            for trait in (
+                "reads",
+                "looks_back",
+                "update_every",
+                "wrt",
+                "accumulate",
+                "own_moments",
+                "moments",
+            ):
                 if hasattr(inner, trait):
                     setattr(self, trait, getattr(inner, trait))
         self.priority = tuple(priority)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfmtl import compat, optimizers
+from tfmtl import compat, optimizers, rows
 from tfmtl.balancers.gramian import GramianBalancer
+from tfmtl.gradients import inner_products
 from tfmtl.optimizers import clippy
 
 
@@ -19,7 +20,8 @@ class UpdateBalancer(GramianBalancer):
     every step between searches. What the network's regularisers add is shared out evenly among the
     tasks' gradients.
 
-    The updates of all shared variables are dense, one for each task.
+    With an optimizer that steps by rows (:class:`tfmtl.optimizers.LazyAdam`) the updates of a table
+    are those of the rows in the batch; else they are dense, one for each task.
     """
 
     reads = "updates"
@@ -40,6 +42,11 @@ class UpdateBalancer(GramianBalancer):
                 "`wrt` must be 'parameters' for a balancer that reads updates. "
                 f"Received: {self.wrt!r}"
             )
+        if self.accumulate != "jacobian":
+            raise ValueError(
+                "`accumulate` must be 'jacobian' for a balancer that reads updates. "
+                f"Received: {self.accumulate!r}"
+            )
         # For each shared variable its shape and the initial values of its slots.
         self._planned: list[tuple] = []
 
@@ -50,14 +57,17 @@ class UpdateBalancer(GramianBalancer):
     def bind(self, tasks, variables=(), shared=(), optimizer=None):
         if self.own_moments and optimizer is not None and not self.tasks:
             rule = optimizers.rule_of(optimizer)
-            self._planned = [(tuple(variable.shape), rule.initial()) for variable in shared]
+            self._planned = [(tuple(variable.shape) or (1,), rule.initial()) for variable in shared]
         super().bind(tasks, variables, shared, optimizer)
 
     def build(self, input_shape):
         n = len(self.tasks)
         self._moments = [
             {
-                name: compat.add_state(self, f"moments_{i}_{name}", (n, *shape), initial=value)
+                # Task behind task in one table, which can be read and written by rows.
+                name: compat.add_state(
+                    self, f"moments_{i}_{name}", (n * shape[0], *shape[1:]), initial=value
+                )
                 for name, value in initial.items()
             }
             for i, (shape, initial) in enumerate(self._planned)
@@ -91,15 +101,15 @@ class UpdateBalancer(GramianBalancer):
 
         Args:
             losses: ``[tasks]``.
-            gradients: for each shared variable its gradient by each task, ``[tasks, ...]``,
-                float32.
+            gradients: for each shared variable the :class:`tfmtl.gradients.Column` of its gradients
+                by each task, float32, over all replicas.
             variables: the shared variables.
             optimizer: a Keras optimizer that is built for them.
             find: what finds the weights, called as this layer is; by default this layer.
 
         Returns:
             The weights ``[tasks]``; for each shared variable what the learning rate is to multiply
-            and the variable to be lowered by.
+            and the variable to be lowered by, of a table perhaps some rows.
         """
         rule = optimizers.rule_of(optimizer)
         iteration = tf.cast(compat.tf_variable(optimizer.iterations), tf.float32)
@@ -107,29 +117,54 @@ class UpdateBalancer(GramianBalancer):
         # The momentum of all tasks' steps is in every update and says nothing of any of them.
         apart = self.own_part and not self.own_moments
         updates, own_parts = [], []
-        for i, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
-            slots = rule.read(variable)
+        for i, (column, variable) in enumerate(zip(gradients, variables, strict=True)):
+            gradient, once = column.stack(), column.named_once()
             if self.own_moments:
-                slots = {n: tf.convert_to_tensor(v) for n, v in self._moments[i].items()}
-            update, advanced = rule.step(gradient, slots, iteration)
-            if self.own_moments:
-                for name, moment in self._moments[i].items():
-                    moment.assign(advanced[name])
-            made = [update]
-            if apart:
-                made.append(rule.step(gradient, rule.without_momentum(slots), iteration)[0])
+                update = self._advance(i, rule, gradient, column.ids, iteration)
+                made = [update * once]
+            else:
+                slots = rule.read(variable, column.ids)
+                made = [rule.step(gradient, slots, iteration)[0] * once]
+                if apart:
+                    bare = rule.without_momentum(slots)
+                    made.append(rule.step(gradient, bare, iteration)[0] * once)
             if self.clips:
-                value = tf.cast(compat.tf_variable(variable), tf.float32)
-                made = [clippy.clip(each, value, rate) for each in made]
+                value = compat.tf_variable(variable)
+                value = value if column.ids is None else rows.read(value, column.ids)
+                made = [clippy.clip(each, tf.cast(value, tf.float32), rate) for each in made]
             updates.append(made[0])
             own_parts.append(made[-1])
         whole = _gramian(updates)
         weights = (find or self)(losses, _gramian(own_parts) if apart else whole, whole)
         weights = tf.stop_gradient(weights)
-        return weights, [tf.tensordot(weights, update, 1) for update in updates]
+        shifts = [
+            column.put(tf.tensordot(weights, update, 1))
+            for column, update in zip(gradients, updates, strict=True)
+        ]
+        return weights, shifts
+
+    def _advance(self, i, rule, gradient, ids, iteration):
+        """The updates ``[tasks, ...]`` by each task's own moments, which advance."""
+        variables = {name: compat.tf_variable(each) for name, each in self._moments[i].items()}
+        if ids is None:
+            slots = {n: tf.reshape(each, tf.shape(gradient)) for n, each in variables.items()}
+            update, after = rule.step(gradient, slots, iteration)
+            for name, variable in variables.items():
+                variable.assign(tf.reshape(after[name], variable.shape))
+            return update
+        n, height = len(self.tasks), self._planned[i][0][0]
+        places = tf.range(n, dtype=tf.int64)[:, None] * height + tf.cast(ids, tf.int64)
+        places = tf.reshape(places, [-1])
+        slots = {
+            k: tf.reshape(rows.read(v, places), tf.shape(gradient)) for k, v in variables.items()
+        }
+        update, after = rule.step(gradient, slots, iteration)
+        for name, variable in variables.items():
+            slot = rows.filled(after[name], ids, axis=1)
+            rows.put(variable, places, tf.reshape(slot, [-1, *variable.shape[1:]]))
+        return update
 
 
 def _gramian(stacked):
     """Of vectors in pieces ``[tasks, ...]``."""
-    flat = [tf.reshape(each, [each.shape[0], -1]) for each in stacked]
-    return tf.add_n([tf.matmul(each, each, transpose_b=True) for each in flat])
+    return tf.add_n([inner_products(each) for each in stacked])

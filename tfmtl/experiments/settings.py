@@ -39,8 +39,8 @@ SETTINGS = {
     "kuairand": Settings(tasks=("click", "like"), epochs=4),
 }
 
-
-_TASKS: dict[str, Iterable[str]] = {"census": CENSUS_TASKS, "kuairand": KUAIRAND_TASKS}
+#: The tasks of each data set.
+TASKS: dict[str, Iterable[str]] = {"census": CENSUS_TASKS, "kuairand": KUAIRAND_TASKS}
 
 #: The demo's epochs, so that it ends within ten minutes on two cores.
 DEMO_EPOCHS = {"census": 8, "kuairand": 4}
@@ -74,7 +74,7 @@ def load(name: str, path: str | None, tasks: tuple[str, ...], width: int) -> Spl
 
 def check_tasks(name: str, tasks: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless these are two or more tasks of the data set, each once."""
-    known = sorted(_TASKS[name])
+    known = sorted(TASKS[name])
     if len(tasks) < 2 or len(set(tasks)) < len(tasks) or not set(tasks) <= set(known):
         raise ValueError(
             f"`tasks` must name two or more of {known}, each once. Received: {list(tasks)}"

@@ -1,6 +1,7 @@
-"""Task updates: what an optimizer would do for one task alone."""
+"""Optimizers that step by rows or clip, and task updates: what one would do for one task alone."""
 
 from tfmtl.optimizers.clippy import Clippy
+from tfmtl.optimizers.lazy import LazyAdagrad, LazyAdam, steps_by_rows
 from tfmtl.optimizers.updates import SUPPORTED, rule_of
 
-__all__ = ["SUPPORTED", "Clippy", "rule_of"]
+__all__ = ["SUPPORTED", "Clippy", "LazyAdagrad", "LazyAdam", "rule_of", "steps_by_rows"]

@@ -46,6 +46,9 @@ class Clippy(keras.optimizers.Adam):
         ValueError: ``relative`` below 0, or ``absolute`` not above 0.
     """
 
+    #: Its updates are Adam's, as long as it does not clip.
+    formula = keras.optimizers.Adam
+
     def __init__(self, *args, relative: float = RELATIVE, absolute: float = ABSOLUTE, **kwargs):
         if not relative >= 0:
             raise ValueError(f"`relative` must be at least 0. Received: {relative}")

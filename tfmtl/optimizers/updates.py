@@ -9,7 +9,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tfmtl import compat
+from tfmtl import compat, rows
 
 
 class Rule:
@@ -29,15 +29,16 @@ class Rule:
         """Of the slots that this optimizer has."""
         return list(self.slots)
 
-    def read(self, variable) -> dict[str, tf.Tensor]:
-        """The slots of a variable."""
-        return {
-            name: tf.cast(
-                compat.tf_variable(compat.slot(self._optimizer, self.slots[name], variable)),
-                tf.float32,
-            )
-            for name in self.names()
-        }
+    def slot(self, name: str, variable) -> tf.Variable:
+        """A slot of a variable."""
+        return compat.tf_variable(compat.slot(self._optimizer, self.slots[name], variable))
+
+    def read(self, variable, ids=None) -> dict[str, tf.Tensor]:
+        """The slots of a variable, float32; of a table, if ``ids`` are given, those of its rows."""
+        slots = {name: self.slot(name, variable) for name in self.names()}
+        if ids is not None:
+            slots = {name: rows.read(slot, ids) for name, slot in slots.items()}
+        return {name: tf.cast(slot, tf.float32) for name, slot in slots.items()}
 
     def initial(self) -> dict[str, float]:
         """What the slots begin with."""
@@ -142,8 +143,24 @@ _RULES: dict[type, type[Rule]] = {
     keras.optimizers.SGD: SGDRule,
 }
 
-#: The optimizers whose updates are known.
+#: The optimizers whose updates are known; besides, Clippy and the lazy ones.
 SUPPORTED = sorted(kind.__name__ for kind in _RULES)
+
+
+def formula_of(optimizer) -> Rule:
+    """The rule of a Keras optimizer, without a look at what it does to a gradient before.
+
+    Raises:
+        ValueError: another optimizer.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind float16's loss scaling
+    kind = vars(type(optimizer)).get("formula", type(optimizer))
+    if kind not in _RULES:
+        raise ValueError(
+            f"`optimizer` must be one of {SUPPORTED} for a balancer that reads updates. "
+            f"Received: {type(optimizer).__name__}"
+        )
+    return _RULES[kind](optimizer)
 
 
 def rule_of(optimizer) -> Rule:
@@ -152,14 +169,8 @@ def rule_of(optimizer) -> Rule:
     Raises:
         ValueError: another optimizer, or an option whose update is not known.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind float16's loss scaling
-    # Clippy is Adam as long as it does not clip; what else derives from these is not known.
-    kind = keras.optimizers.Adam if type(optimizer).__name__ == "Clippy" else type(optimizer)
-    if kind not in _RULES:
-        raise ValueError(
-            f"`optimizer` must be one of {SUPPORTED} for a balancer that reads updates. "
-            f"Received: {type(optimizer).__name__}"
-        )
+    rule = formula_of(optimizer)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     options = ("amsgrad", "clipnorm", "clipvalue", "global_clipnorm", "use_ema")
     set_options = [name for name in options if getattr(optimizer, name, None)]
     if getattr(optimizer, "gradient_accumulation_steps", None):
@@ -168,4 +179,4 @@ def rule_of(optimizer) -> Rule:
         raise ValueError(
             f"`optimizer` must be without {set_options} for a balancer that reads updates."
         )
-    return _RULES[kind](optimizer)
+    return rule
