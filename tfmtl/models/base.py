@@ -99,7 +99,7 @@ class FeatureModel(keras.Model):
         raise NotImplementedError
 
     def trunk(self, embedded, training=None) -> list:
-        """What the embedding layer gives → for each task, what its tower reads ``[batch, width]``."""
+        """What the embedding gives → for each task, what its tower reads ``[batch, width]``."""
         raise NotImplementedError
 
     def call(self, inputs, training=None):
