@@ -21,8 +21,9 @@ class GradDrop(Balancer):
     with :math:`U` uniform on [0, 1], the tasks' positive entries are kept where :math:`P > U`,
     their negative ones elsewhere, and summed. The paper drops gradients of a layer's activations:
     that is ``wrt="representation"``. By default the gradients are those of the shared variables, as
-    in LibMTL. Every entry is drawn for itself (the paper may sum over the batch first). A table's
-    gradient becomes dense.
+    in LibMTL. Every entry is drawn for itself (the paper may sum over the batch first). With an
+    optimizer that steps by rows the entries of a table are those of the batch's rows, in the order
+    of their ids: other draws than of the whole table.
 
     Args:
         seed: of the draws.
