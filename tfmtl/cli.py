@@ -13,6 +13,11 @@ import click
 # TensorFlow takes seconds to import: each command imports what needs it when it runs.
 
 _OUT = click.Path(file_okay=False, writable=True, path_type=pathlib.Path)
+_PATH = click.option(
+    "--path",
+    type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path),
+    help="The folder of KuaiRand's files.",
+)
 
 
 def _options(command):
@@ -25,11 +30,7 @@ def _options(command):
             show_default=True,
             help="The data set. Census-income comes with the extra `demo`.",
         ),
-        click.option(
-            "--path",
-            type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path),
-            help="The folder of KuaiRand's files.",
-        ),
+        _PATH,
         click.option("--tasks", help="Comma-separated, the most important first."),
         click.option(
             "--epochs", type=click.IntRange(min=1), help="At most so many a stage; stops early."
@@ -102,11 +103,7 @@ def compare(data, path, tasks, epochs, methods, workers, seeds, draws, out):
     show_default=True,
     help="Random rows of the shape that the options give, or a data set's.",
 )
-@click.option(
-    "--path",
-    type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path),
-    help="The folder of KuaiRand's files.",
-)
+@_PATH
 @click.option(
     "--model",
     "kind",

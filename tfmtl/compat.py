@@ -57,10 +57,14 @@ def is_floating(variable) -> bool:
     return tf.as_dtype(variable.dtype).is_floating
 
 
+def unscaled(optimizer):
+    """The optimizer behind float16's loss scaling; any other itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def check_learning_rate(optimizer) -> None:
     """Raise ``ValueError`` for a constant learning rate that is negative or not a number."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)  # behind float16's loss scaling
-    rate = inner.get_config().get("learning_rate")
+    rate = unscaled(optimizer).get_config().get("learning_rate")
     if isinstance(rate, numbers.Real) and not float(rate) >= 0:
         raise ValueError(f"`optimizer` must have a learning rate of at least 0. Received: {rate}")
 

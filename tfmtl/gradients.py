@@ -81,10 +81,11 @@ class Column:
             return self
         return Column(self.map(lambda each: tf.convert_to_tensor(self.put(each))).values)
 
-    def stack(self) -> tf.Tensor:
+    def stack(self, axis: int = 0) -> tf.Tensor:
         """``[tasks, ...]`` or ``[tasks, rows, ...]``; zeros for a task without a gradient."""
         like = self._any()
-        return tf.stack([tf.zeros_like(like) if each is None else each for each in self.values])
+        whole = [tf.zeros_like(like) if each is None else each for each in self.values]
+        return tf.stack(whole, axis)
 
     def weighted(self, weights):
         """The sum of the tasks' gradients times their weights; ``None`` where all are ``None``."""
@@ -119,8 +120,7 @@ def summed(columns: Sequence[Column]) -> list[Column]:
 
 def _tasks_behind(column: Column) -> tf.IndexedSlices:
     """A table's column as one gradient with rows ``[tasks, ...]``."""
-    stacked = tf.stack(tf.unstack(column.stack()), axis=1)
-    return tf.IndexedSlices(stacked, column.ids)
+    return tf.IndexedSlices(column.stack(axis=1), column.ids)
 
 
 def _tasks_in_front(merged: rows.MergedSlices, like: Column) -> Column:

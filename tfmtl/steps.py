@@ -280,7 +280,7 @@ class Step:
 
     def _step_by_updates(self) -> None:
         balancer = self._balancer
-        optimizer = getattr(self._optimizer, "inner_optimizer", self._optimizer)
+        optimizer = compat.unscaled(self._optimizer)
         shared = self._model.shared_variables
         shifts: list = []
 
@@ -341,7 +341,7 @@ class Step:
 
         Under float16 that is the optimizer's own concern, which scales the loss by it.
         """
-        if hasattr(self._optimizer, "inner_optimizer"):
+        if compat.unscaled(self._optimizer) is not self._optimizer:
             return tf.zeros([])
         values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in update]
         wrong = [~tf.reduce_all(tf.math.is_finite(each)) for each in values if each is not None]
@@ -364,7 +364,7 @@ class Step:
         start = [tf.identity(each) for each in self._watched] if similarity else []
 
         def apply():
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner = compat.unscaled(optimizer)
             shared = model.shared_variables if shifts else []
             before = [
                 rows.read(compat.tf_variable(each), shift.indices)

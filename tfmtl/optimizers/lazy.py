@@ -11,7 +11,7 @@ from tfmtl.optimizers.updates import formula_of
 
 def steps_by_rows(optimizer) -> bool:
     """Whether an optimizer, or the one behind float16's loss scaling, is a lazy one."""
-    return isinstance(getattr(optimizer, "inner_optimizer", optimizer), Lazy)
+    return isinstance(compat.unscaled(optimizer), Lazy)
 
 
 class Lazy(keras.optimizers.Optimizer):

@@ -153,7 +153,7 @@ def formula_of(optimizer) -> Rule:
     Raises:
         ValueError: another optimizer.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind float16's loss scaling
+    optimizer = compat.unscaled(optimizer)
     kind = vars(type(optimizer)).get("formula", type(optimizer))
     if kind not in _RULES:
         raise ValueError(
@@ -170,7 +170,7 @@ def rule_of(optimizer) -> Rule:
         ValueError: another optimizer, or an option whose update is not known.
     """
     rule = formula_of(optimizer)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = compat.unscaled(optimizer)
     options = ("amsgrad", "clipnorm", "clipvalue", "global_clipnorm", "use_ema")
     set_options = [name for name in options if getattr(optimizer, name, None)]
     if getattr(optimizer, "gradient_accumulation_steps", None):

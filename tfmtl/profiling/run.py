@@ -108,7 +108,7 @@ def profile(
 
 def _scopes(model) -> Scopes:
     """What the parts of a model's step are called in the graph."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = compat.unscaled(model.optimizer)
     return Scopes(
         getattr(model, "net", model).name,
         getattr(getattr(model, "balancer", None), "name", None),
