@@ -28,10 +28,10 @@ demo: $(READY) ## train on real rows and write tables and plots to runs/ (ARGS="
 test: $(READY) ## the tests, on every core up to four (ARGS="-k data")
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
-bench: $(EVERY) ## time and memory on both stacks and beside peers, into benchmarks/ (40 minutes; ARGS="--only embedding")
+bench: $(EVERY) ## time and memory on both stacks and beside peers, into benchmarks/ (long; ARGS="--only embedding")
 	.venv/tf221/bin/python -m benchmarks $(ARGS)
 
-bench-quick: $(EVERY) ## the same with less of everything, to the terminal (3 minutes)
+bench-quick: $(EVERY) ## the same with less of everything, to the terminal (minutes)
 	.venv/tf221/bin/python -m benchmarks --quick $(ARGS)
 
 lint: $(READY) ## linter, formatter, type checker

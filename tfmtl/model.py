@@ -237,8 +237,8 @@ class MultiTaskModel(keras.Model):
             balancer: a :class:`tfmtl.balancers.Balancer`, its name, or ``None`` for equal weights.
             weighted_metrics: as ``metrics``, honouring sample weights.
             run_eagerly, steps_per_execution, jit_compile: as in Keras, but that a model with an
-                optimizer that steps by rows is not compiled by XLA unless asked for: reading and
-                writing rows takes XLA's one core twice as long (docs/performance.md).
+                optimizer that steps by rows is not compiled by XLA unless asked for: XLA
+                reads and writes rows on one core (docs/performance.md).
 
         Raises:
             ValueError: tasks unknown or missing in any argument, a task that reaches no trainable

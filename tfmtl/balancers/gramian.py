@@ -23,8 +23,8 @@ class GramianBalancer(Balancer):
             :class:`~tfmtl.models.Representation`: a search then costs each tower's backward pass
             and one of the whole network (MGDA-UB, Sener and Koltun, NeurIPS 2018).
         accumulate: ``"jacobian"``: a search holds the gradients of all tasks at once. With
-            ``"gramian"`` it finds the Gram matrix row by row and holds those of one, for about
-            twice the time: see docs/performance.md.
+            ``"gramian"`` it finds the Gram matrix row by row and holds those of one, for a
+            further pass each: see docs/performance.md.
 
     Raises:
         ValueError: ``update_every`` is not a positive integer, ``wrt`` or ``accumulate`` none of
