@@ -310,7 +310,9 @@ class Cliff(keras.Model):
         return {task: tf.sigmoid(steep[:, i : i + 1]) for i, task in enumerate(("like", "click"))}
 
 
-@pytest.mark.parametrize("balancer", [None, "MGDA", balancers.PUB(update_every=1)], ids=str)
+@pytest.mark.parametrize(
+    "balancer", [None, "MGDA", balancers.PUB(update_every=1)], ids=["equal", "MGDA", "PUB"]
+)
 def test_a_gradient_that_is_not_finite_is_no_step(balancer):
     rows = make_rows(32)
     rows.columns["age"][20] = 0.0
