@@ -6,6 +6,11 @@ import random
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
+
+from tests.test_data import write_kuairand
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -55,3 +60,37 @@ def test_several_objectives_on_one_score(tmp_path):
     assert (tmp_path / "runs/one-score-mslr.png").read_bytes().startswith(b"\x89PNG")
     with open(tmp_path / "runs/one-score-mslr.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * 6
+
+
+def write_many(folder):
+    """KuaiRand's files with forty rows a day and outcomes by lot."""
+    write_kuairand(folder)
+    draw = np.random.default_rng(0)
+    for path in folder.glob("interactions_*.parquet"):
+        rows = pd.concat([pd.read_parquet(path)] * 40, ignore_index=True)
+        for name in (name for name in rows if name.startswith(("is_", "long_"))):
+            rows[name] = pd.array(draw.integers(0, 2, len(rows)), dtype="Int64")
+        rows.to_parquet(path)
+
+
+def test_lazy_rows_beside_whole_tables(tmp_path):
+    write_many(tmp_path)
+    short = ["--path", tmp_path, "--epochs", 1, "--seeds", 1, "--methods", "EqualWeights"]
+    done = run("lazy_rows.py", *short, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "runs/lazy-rows/lazy-rows.csv", newline="") as file:
+        assert [row["optimizer"] for row in csv.DictReader(file)] == ["Adam", "LazyAdam"]
+    assert "| EqualWeights | " in (tmp_path / "runs/lazy-rows/lazy-rows.md").read_text()
+
+
+def test_a_grid_beside_nmt(tmp_path):
+    write_many(tmp_path)
+    short = ["--path", tmp_path, "--epochs", 1, "--seeds", 1, "--shares", 0.5]
+    done = run("grid_search.py", *short, "--tasks", "like,long_view,click", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs/grid/like-long_view-click"
+    with open(folder / "grid.csv", newline="") as file:
+        methods = [row["method"] for row in csv.DictReader(file)]
+    assert methods == ["sum:0.5:0.25:0.25", "nmt"]
+    assert " times NMT's." in (folder / "grid.md").read_text()
+    assert (folder / "grid.png").read_bytes().startswith(b"\x89PNG")

@@ -264,10 +264,12 @@ def test_methods_are_checked():
     with pytest.raises(ValueError, match="cannot be made"):
         check_methods(("PUB:rescale=mean",), TASKS)
     check_methods((*default_methods(TASKS), "nmt-paper"), TASKS)
-    for method in ("sum:0", "sum:2", "sum:x", "single:share", "famo"):
+    check_methods(("sum:0.5:0.3:0.2",), ("a", "b", "c"))
+    odd = ("sum:0", "sum:2", "sum:x", "sum:0.5:0.3", "sum:0.5:0.25:0.25", "sum:1.1:-0.1")
+    for method in (*odd, "sum", "single:share", "famo"):
         with pytest.raises(ValueError, match=f"Received: '{method}'"):
             check_methods((method,), TASKS)
-    for twice in (("nmt", "nmt"), ("sum:0.1", "sum:0.10")):
+    for twice in (("nmt", "nmt"), ("sum:0.1", "sum:0.10"), ("sum:0.25", "sum:0.25:0.75")):
         with pytest.raises(ValueError, match=f"Received twice: '{twice[1]}'"):
             check_methods(twice, TASKS)
 
@@ -286,6 +288,7 @@ def test_methods_are_checked():
         (["--methods", "famo"], "--methods", "Received: 'famo'"),
         (["--methods", ""], "--methods", "Received: ''"),
         (["--methods", "nmt,nmt"], "--methods", "Received twice: 'nmt'"),
+        (["--optimizer", "fast"], "--optimizer", "Received: 'fast'"),
         (["--epochs", "0"], "--epochs", "0 is not in the range"),
         (["--seeds", "0"], "--seeds", "0 is not in the range"),
         (["--workers", "x"], "--workers", "'x' is not a valid integer"),

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tfmtl
 from tests.conftest import make_model, make_net, make_rows
 from tfmtl import balancers, compat
+from tfmtl.balancers.gramian import GramianBalancer
 
 
 def functional(tasks=("like", "click"), seed=1):
@@ -628,3 +629,43 @@ def test_mixed_precision_trains_in_float32_where_it_matters(policy, rows):
         assert all(p.dtype == np.float32 for p in model.predict(rows.batches(80)).values())
     finally:
         keras.mixed_precision.set_global_policy(before)
+
+
+class Constant(GramianBalancer):
+    """Weights that do not depend on anything."""
+
+    def __init__(self, values, **options):
+        super().__init__(**options)
+        self.values = values
+
+    def weigh(self, losses, gramian):
+        return tf.constant(self.values, losses.dtype)
+
+
+@pytest.mark.parametrize("values", [[2.5, 0.5], [0.0, 3.0], [-1.0, 2.0], [1e-9, 10.0], [0.0, 0.0]])
+@pytest.mark.parametrize("given", [False, True], ids=["found", "given"])
+def test_a_step_between_searches_is_the_step_of_a_search(values, given):
+    """The weights reach the shared variables alone, a weight of 0 loses no tower's gradient."""
+
+    def trained(update_every):
+        layers = keras.layers
+        x = keras.Input((3,), name="x")
+        hidden = layers.Dense(4, "tanh", kernel_regularizer="l2", name="hidden")(x)
+        top = layers.Dense(4, "tanh", name="top")(hidden)
+        one, two = layers.Dense(1, name="one"), layers.Dense(1, kernel_regularizer="l1", name="two")
+        net = keras.Model({"x": x}, {"a": one(top), "b": two(top)})
+        rng = np.random.default_rng(3)
+        net.set_weights([rng.normal(size=w.shape).astype("float32") for w in net.get_weights()])
+        shared = [net.get_layer("hidden").kernel, net.get_layer("one").kernel] if given else None
+        model = tfmtl.MultiTaskModel(net, shared=shared)
+        rate = 1e-2 / max(1, *map(abs, values))
+        balancer = Constant(values, update_every=update_every)
+        model.compile(keras.optimizers.SGD(rate), {"a": "mse", "b": "mse"}, balancer=balancer)
+        x = {"x": rng.normal(size=(8, 3)).astype("float32")}
+        y = {t: rng.normal(size=(8, 1)).astype("float32") for t in "ab"}
+        before = net.get_weights()
+        model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        return [(b - a) / rate for a, b in zip(before, net.get_weights(), strict=True)]
+
+    for every, now_and_then in zip(trained(1), trained(2), strict=True):
+        np.testing.assert_allclose(every, now_and_then, rtol=2e-3, atol=5e-3)

@@ -37,8 +37,15 @@ def _options(command):
         ),
         click.option(
             "--methods",
-            help="Comma-separated: nmt, nmt-paper, sum:W (weight of the primary), single:TASK, or "
-            "a balancer with its options as in PUB:rescale=sum+update_every=1.",
+            help="Comma-separated: nmt, nmt-paper, sum:W (weight of the primary; or of every task, "
+            "sum:W:W:W), single:TASK, or a balancer with its options as in "
+            "PUB:rescale=sum+update_every=1.",
+        ),
+        click.option(
+            "--optimizer",
+            default="Adam",
+            show_default=True,
+            help="The name of Keras' or tfmtl's.",
         ),
         click.option(
             "--workers",
@@ -62,14 +69,14 @@ def main() -> None:
 @_options
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--out", type=_OUT, help="Output folder.  [default: runs/demo-DATA]")
-def demo(data, path, tasks, epochs, methods, workers, seeds, out):
+def demo(data, path, tasks, epochs, methods, optimizer, workers, seeds, out):
     """See NMT hold a primary task on real rows.
 
     Trains each task alone, weighted sums and NMT on the same network and budget, prints their test
     AUCs and leaves results.csv, plots, a SavedModel and a README in the output folder. An
     interrupted demo goes on where it stopped.
     """
-    plan = _plan(data, path, tasks, epochs, methods, seeds, demo=True)
+    plan = _plan(data, path, tasks, epochs, methods, optimizer, seeds, demo=True)
     report = _report()
     folder = out or pathlib.Path("runs") / f"demo-{data}"
     records = _compare(plan, folder, path, workers)
@@ -81,13 +88,13 @@ def demo(data, path, tasks, epochs, methods, workers, seeds, out):
 @click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True)
 @click.option("--draws", type=click.IntRange(min=100), default=1000, show_default=True)
 @click.option("--out", type=_OUT, help="Output folder.  [default: runs/compare-DATA-TASKS]")
-def compare(data, path, tasks, epochs, methods, workers, seeds, draws, out):
+def compare(data, path, tasks, epochs, methods, optimizer, workers, seeds, draws, out):
     """Compare methods with paired differences and bootstrap intervals.
 
     As the demo, with the paper's letter beside NMT and a report.md that says whether the primary
     task was held, the secondary learnt, and where NMT lies against the weighted sums.
     """
-    plan = _plan(data, path, tasks, epochs, methods, seeds, demo=False)
+    plan = _plan(data, path, tasks, epochs, methods, optimizer, seeds, demo=False)
     report = _report()
     names = "-".join(plan[0].settings.tasks)
     folder = out or pathlib.Path("runs") / f"compare-{data}-{names}"
@@ -187,6 +194,7 @@ def profile(
     """
     from rich.console import Console
 
+    from tfmtl import optimizers
     from tfmtl.experiments.settings import BALANCED, TASKS, balancer_of, load
     from tfmtl.profiling import profile, workload
 
@@ -195,7 +203,7 @@ def profile(
             raise ValueError(f"expected one of {list(BALANCED)}. Received: {balancer!r}")
         weighing = balancer_of(balancer)
     with _names_option("--optimizer", ValueError):
-        workload.optimizer(optimizer)
+        optimizers.named(optimizer)
     _check_path(data, path)
     names = tuple(TASKS.get(data, (f"task_{i}" for i in range(tasks))))
     if len(names) < tasks:
@@ -234,8 +242,9 @@ def profile(
         _say(out, ["profile.md", "ops.csv", "plugins/profile/"])
 
 
-def _plan(data, path, tasks, epochs, methods, seeds, *, demo: bool) -> list:
+def _plan(data, path, tasks, epochs, methods, optimizer, seeds, *, demo: bool) -> list:
     """The runs that the options mean, or an error that names the option."""
+    from tfmtl import optimizers
     from tfmtl.experiments.runs import Run
     from tfmtl.experiments.settings import (
         DEMO_EPOCHS,
@@ -246,7 +255,9 @@ def _plan(data, path, tasks, epochs, methods, seeds, *, demo: bool) -> list:
         load,
     )
 
-    settings = SETTINGS[data]
+    with _names_option("--optimizer", ValueError):
+        optimizers.named(optimizer)
+    settings = dataclasses.replace(SETTINGS[data], optimizer=optimizer)
     if epochs is None and demo:
         epochs = DEMO_EPOCHS[data]
     if epochs is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tfmtl import rows
+from tfmtl import compat, rows
 
 
 def sum_over_replicas(value):
@@ -99,9 +99,11 @@ class Column:
         """A tensor like any of the values, as a gradient of the variable."""
         return value if self.ids is None else rows.MergedSlices(value, self.ids, self.dense_shape)
 
-    def named_once(self):
-        """1, and 0 where a row is padding; to multiply values with."""
-        return 1.0 if self.ids is None else rows.named_once(self.ids, self._any().shape.rank)
+    def without_padding(self, stacked):
+        """What is laid out as :meth:`stack` has it, with 0 in rows that are padding."""
+        if self.ids is None or not compat.compiled_by_xla():
+            return stacked
+        return stacked * rows.named_once(self.ids, self._any().shape.rank)
 
     def _any(self):
         return next(each for each in self.values if each is not None)
@@ -138,6 +140,21 @@ def inner_products(stacked) -> tf.Tensor:
     flat = tf.reshape(stacked, [stacked.shape[0], -1])
     # Row by row: a product of two such flat matrices stays on one core.
     return tf.stack([tf.linalg.matvec(flat, each) for each in tf.unstack(flat)])
+
+
+def finite(values):
+    """Values with 0 for what is not finite: such a step is not taken."""
+    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
+
+
+def scaled(gradient, factor):
+    """A gradient of a variable, dense, row-sparse or ``None``, times a scalar."""
+    if gradient is None:
+        return None
+    if isinstance(gradient, tf.IndexedSlices):
+        values = gradient.values * tf.cast(factor, gradient.values.dtype)
+        return type(gradient)(values, gradient.indices, gradient.dense_shape)
+    return gradient * tf.cast(factor, gradient.dtype)
 
 
 def add(one, other):

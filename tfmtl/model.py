@@ -193,6 +193,14 @@ class MultiTaskModel(keras.Model):
             for count, v in zip(counts, self.net.trainable_variables, strict=True)
         ]
 
+    def owners(self) -> list[tuple[int, ...]]:
+        """For each trainable variable the tasks that reach it, by their places in `tasks`."""
+        reached = [self._reach[self.output_of(task)] for task in self.tasks]
+        return [
+            tuple(i for i, each in enumerate(reached) if id(v) in each)
+            for v in self.net.trainable_variables
+        ]
+
     @property
     def shared_variables(self) -> list:
         """The trainable variables that two tasks reach, or one and ``shared`` names them."""

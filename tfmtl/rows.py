@@ -11,13 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfmtl import compat
+
 
 class MergedSlices(tf.IndexedSlices):
-    """``tf.IndexedSlices`` whose ids ascend and name each row once.
+    """``tf.IndexedSlices`` that name each row once.
 
-    There are as many rows as there were ids before equal ones were merged, so that shapes stay
-    static; those left over, at the end, repeat the largest id with zeros. So whoever adds up the
-    values of equal ids, as ``tf.IndexedSlices`` are meant, finds the same gradient.
+    Under XLA, where shapes are static, there are as many rows as there were ids before equal ones
+    were merged. Ids ascend there, and those left over, at the end, repeat the largest id with
+    zeros. So whoever adds up the values of equal ids, as ``tf.IndexedSlices`` are meant, finds the
+    same gradient.
     """
 
 
@@ -61,13 +64,20 @@ def merge_all(columns: Sequence[tf.IndexedSlices | None]) -> tuple[tf.Tensor, li
 
 def at(merged: MergedSlices, ids: tf.Tensor) -> tf.Tensor:
     """The values of some ids, each of which is among those of the gradient."""
-    # The first of equal ids is the one that is not padding.
-    return tf.gather(merged.values, tf.searchsorted(merged.indices, ids))
+    if compat.compiled_by_xla():
+        # The first of equal ids is the one that is not padding.
+        return tf.gather(merged.values, tf.searchsorted(merged.indices, ids))
+    order = tf.argsort(merged.indices)
+    places = tf.searchsorted(tf.gather(merged.indices, order), ids)
+    return tf.gather(merged.values, tf.gather(order, places))
 
 
 def named_once(ids: tf.Tensor, rank: int = 2) -> tf.Tensor:
     """1 for each of :class:`MergedSlices`' ids, 0 for the padding; ``[rows, 1, ...]``, float32."""
-    first = tf.concat([tf.ones_like(ids[:1], tf.bool), ids[1:] != ids[:-1]], 0)
+    if compat.compiled_by_xla():
+        first = tf.concat([tf.ones_like(ids[:1], tf.bool), ids[1:] != ids[:-1]], 0)
+    else:
+        first = tf.ones_like(ids)
     return tf.reshape(tf.cast(first, tf.float32), [-1] + [1] * (rank - 1))
 
 
@@ -78,6 +88,8 @@ def read(variable: tf.Variable, ids: tf.Tensor) -> tf.Tensor:
 
 def filled(values: tf.Tensor, ids: tf.Tensor, axis: int = 0) -> tf.Tensor:
     """Values of :class:`MergedSlices`' ids in which padding is the row it repeats the id of."""
+    if not compat.compiled_by_xla():
+        return values
     last = tf.cast(tf.reduce_sum(named_once(ids, 1)), tf.int32) - 1
     return tf.gather(values, tf.minimum(tf.range(tf.size(ids)), last), axis=axis)
 
@@ -92,6 +104,9 @@ def put(variable: tf.Variable, ids: tf.Tensor, values: tf.Tensor) -> None:
 
 def _distinct(ids):
     """The ids as :class:`MergedSlices` has them, and for each given one its place among them."""
+    if not compat.compiled_by_xla():
+        # A hash table takes a third of the time of what follows, which XLA has no table for.
+        return tf.unique(ids)
     order = tf.argsort(ids)
     ordered = tf.gather(ids, order)
     fresh = tf.cast(ordered[1:] != ordered[:-1], tf.int32)

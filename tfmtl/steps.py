@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -66,7 +66,7 @@ class Step:
         self._share = share
         #: ``[tasks]``, of the global batch; and finite.
         self._raw_losses = gradients.sum_over_replicas(share.means)
-        self._losses = finite(self._raw_losses)
+        self._losses = gradients.finite(self._raw_losses)
 
     def _takes_each(self) -> bool:
         """Whether a step may go backward from each task by itself."""
@@ -82,7 +82,8 @@ class Step:
         if balancer.looks_back:
             predictions = model.predictions(self._data[0], training=True)
             after = model.global_sums(self._data, predictions, update=False)
-            balancer.look_back(self._losses, finite(gradients.sum_over_replicas(after.means)))
+            means = gradients.finite(gradients.sum_over_replicas(after.means))
+            balancer.look_back(self._losses, means)
         share = self._share
         sums = LossSums(self._raw_losses * share.counts, share.counts, share.misfits)
         model.track(sums)
@@ -127,25 +128,44 @@ class Step:
 
         The weights reach the shared variables alone, or every variable.
         """
-        balancer = self._balancer
-        shared = [everywhere or is_shared for is_shared in self._is_shared]
-        # An update takes the regularisers along with the tasks, see `_with_penalties`.
-        along = tf.reduce_mean(weights) if balancer.reads == "updates" else tf.ones([])
-        update: dict[int, Any] = {}
-        for factors, penalty, wanted in (
-            (weights, along, True),
-            (balancer.own_weights(), tf.ones([]), False),
-        ):
-            chosen = [i for i, is_shared in enumerate(shared) if is_shared is wanted]
-            with tf.name_scope("backward"):
-                found = self._together.gradient(
-                    self._objectives,
-                    [self._watched[i] for i in chosen],
-                    output_gradients=[factors, *(penalty for _ in self._objectives[1:])],
-                )
-            update.update(zip(chosen, found, strict=True))
         with tf.name_scope("backward"):
-            return [self._for_optimizer(update[i]) for i in range(len(self._variables))]
+            if everywhere:
+                factors = [weights, *(tf.ones([]) for _ in self._objectives[1:])]
+                found = self._together.gradient(
+                    self._objectives, self._watched, output_gradients=factors
+                )
+                return [self._for_optimizer(each) for each in found]
+            penalties = self._penalties()
+            if self._balancer.reads == "updates":
+                # An update takes the regularisers along with the tasks, see `_with_penalties`.
+                along = tf.reduce_mean(weights)
+                penalties = [
+                    gradients.scaled(each, along) if shared else each
+                    for each, shared in zip(penalties, self._is_shared, strict=True)
+                ]
+            return self._add(self._shared_by_weights(weights), penalties)
+
+    def _shared_by_weights(self, weights) -> list:
+        """The tasks' gradients added up: with the weights where variables are shared."""
+        own = self._balancer.own_weights()
+        # What one task alone reaches comes with the same pass, times the task's weight, which is
+        # taken out again. So it must not be 0: this little of a task is lost in rounding.
+        least = 1e-12 * tf.maximum(tf.reduce_max(tf.abs(weights)), 1e-12)
+        weights = tf.where(tf.abs(weights) < least, least, weights)
+        # Float16 has no room for what a small weight leaves.
+        half = compat.unscaled(self._optimizer) is not self._optimizer
+        owners = dict(enumerate(self._model.owners()))
+        shared = [i for i in owners if self._is_shared[i]]
+        alone = [i for i in owners if i not in shared and len(owners[i]) == 1 and not half]
+        others = [i for i in owners if i not in shared and i not in alone]
+        update: dict = {}
+        for places, factors in (([*shared, *alone], weights), (others, own)):
+            wanted = [self._watched[i] for i in places]
+            found = self._together.gradient(self._objectives[0], wanted, output_gradients=factors)
+            update.update(zip(places, found, strict=True))
+        for i in alone:
+            update[i] = gradients.scaled(update[i], (own / weights)[owners[i][0]])
+        return [update[i] for i in owners]
 
     def _of_each(self, combine: Callable) -> list:
         """The gradients of the tasks one by one, those of the shared variables combined."""
@@ -206,7 +226,7 @@ class Step:
 
     def _unscaled(self, gramian):
         scale = compat.scale_loss(self._optimizer, tf.ones([]))
-        return finite(gramian / scale**2)
+        return gradients.finite(gramian / scale**2)
 
     def _weighed(self, columns, due=None) -> list:
         """By a balancer's weights; where a search is not due, by the last ones."""
@@ -286,11 +306,15 @@ class Step:
 
         def combine(columns):
             scale = compat.scale_loss(self._optimizer, tf.ones([]))
+            scaled = optimizer is not self._optimizer
+
+            def unscaled(gradient):
+                gradient = tf.cast(gradient, tf.float32)
+                return gradient / scale if scaled else gradient
+
             whole = [
                 # An optimizer that moves every row of a table has an update for every row.
-                (column if self._by_rows else column.dense()).map(
-                    lambda each: finite(tf.cast(each, tf.float32) / scale)
-                )
+                (column if self._by_rows else column.dense()).map(unscaled)
                 for column in gradients.summed(columns)
             ]
             weights, found = balancer.balance(self._losses, whole, shared, optimizer)
@@ -392,8 +416,3 @@ class Step:
             summed = gradients.sum_over_replicas(list(update))
             similarity.update(summed, moved, self._is_shared, sound)
         model.count_step()
-
-
-def finite(values):
-    """Values with 0 for what is not finite: such a step is not taken."""
-    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))

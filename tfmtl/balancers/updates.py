@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfmtl import compat, optimizers, rows
 from tfmtl.balancers.gramian import GramianBalancer
-from tfmtl.gradients import inner_products
+from tfmtl.gradients import finite, inner_products
 from tfmtl.optimizers import clippy
 
 
@@ -118,16 +118,16 @@ class UpdateBalancer(GramianBalancer):
         apart = self.own_part and not self.own_moments
         updates, own_parts = [], []
         for i, (column, variable) in enumerate(zip(gradients, variables, strict=True)):
-            gradient, once = column.stack(), column.named_once()
+            gradient = column.stack()
             if self.own_moments:
-                update = self._advance(i, rule, gradient, column.ids, iteration)
-                made = [update * once]
+                made = [self._advance(i, rule, finite(gradient), column.ids, iteration)]
             else:
                 slots = rule.read(variable, column.ids)
-                made = [rule.step(gradient, slots, iteration)[0] * once]
+                made = [rule.step(gradient, slots, iteration)[0]]
                 if apart:
                     bare = rule.without_momentum(slots)
-                    made.append(rule.step(gradient, bare, iteration)[0] * once)
+                    made.append(rule.step(gradient, bare, iteration)[0])
+            made = [column.without_padding(each) for each in made]
             if self.clips:
                 value = compat.tf_variable(variable)
                 value = value if column.ids is None else rows.read(value, column.ids)
@@ -167,4 +167,4 @@ class UpdateBalancer(GramianBalancer):
 
 def _gramian(stacked):
     """Of vectors in pieces ``[tasks, ...]``."""
-    return tf.add_n([inner_products(each) for each in stacked])
+    return finite(tf.add_n([inner_products(each) for each in stacked]))

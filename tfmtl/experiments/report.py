@@ -166,7 +166,8 @@ def _made_by(records: Sequence[Mapping], plan: Sequence[Run]) -> str:
     return (
         f"`{command_line(sys.argv[1:])}`\n\n"
         f"MMoE, {s.experts} experts of {list(s.expert_units)}, towers of {list(s.tower_units)}, "
-        f"embeddings of {s.embedding_width}; Adam {s.learning_rate:g}, batches of {s.batch_size}; "
+        f"embeddings of {s.embedding_width}; {s.optimizer} {s.learning_rate:g}, batches of "
+        f"{s.batch_size}; "
         f"at most {s.epochs} epochs (for NMT: a stage), early stopping on 4 held-out readings an "
         f"epoch with a patience of 5; seeds 0 to {_seeds(plan) - 1}. {_versions(records)}\n"
     )

@@ -18,9 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import balancers, callbacks, metrics, models
+from tfmtl import balancers, callbacks, metrics, models, optimizers
 from tfmtl.data import Rows, Splits
-from tfmtl.experiments.settings import BALANCED, Settings, balancer_of
+from tfmtl.experiments.settings import BALANCED, Settings, balancer_of, weights_of
 from tfmtl.model import MultiTaskModel
 
 #: How the name of a run's folder begins until the run is whole.
@@ -34,8 +34,8 @@ class Run:
     Args:
         data: the data set's name.
         method: ``"single:<task>"``, ``"sum:<weight of the primary>"`` (the other tasks share the
-            rest), ``"nmt"``, ``"nmt-paper"``, or a balancer with its options,
-            ``"PUB:rescale=sum+update_every=1"``.
+            rest) or ``"sum:<weight>:<weight>..."`` of each task, ``"nmt"``, ``"nmt-paper"``, or a
+            balancer with its options, ``"PUB:rescale=sum+update_every=1"``.
         seed: of the initial weights and of the order of the rows.
         settings: network and budget; ``settings.tasks`` are in priority order.
     """
@@ -104,7 +104,7 @@ def _train(run: Run, splits: Splits, folder: pathlib.Path, report: Callable[[str
     balancer, extra, stages = _method(run.method, tasks, loss)
     model = MultiTaskModel(net)
     model.compile(
-        keras.optimizers.Adam(settings.learning_rate),
+        optimizers.named(settings.optimizer, learning_rate=settings.learning_rate),
         loss=loss,
         balancer=balancer,
         steps_per_execution=10,
@@ -166,10 +166,8 @@ def _method(method: str, tasks: tuple[str, ...], loss: dict):
     if kind == "single":
         loss.update({task: None for task in tasks if task != argument})
         return balancers.NMT([argument]), [], 1
-    if kind == "sum":
-        primary = float(argument)
-        rest = (1 - primary) / (len(tasks) - 1)
-        weights = {task: primary if task == tasks[0] else rest for task in tasks}
+    weights = weights_of(method, tasks)
+    if weights is not None:
         return balancers.FixedWeights(weights), [callbacks.BestReading(weights)], 1
     if kind in BALANCED:
         return balancer_of(method), [callbacks.BestReading(dict.fromkeys(tasks, 1.0))], 1

@@ -27,6 +27,7 @@ class Settings:
     tasks: tuple[str, ...]
     epochs: int
     batch_size: int = 512
+    optimizer: str = "Adam"
     learning_rate: float = 1e-3
     experts: int = 4
     expert_units: tuple[int, ...] = (64,)
@@ -88,17 +89,18 @@ def check_methods(methods: tuple[str, ...], tasks: tuple[str, ...]) -> None:
     singles = [f"single:{task}" for task in tasks]
     seen = set()
     for method in methods:
-        share = weight_of(method)
-        known = method in (*singles, "nmt", "nmt-paper") or 0 < share < 1
+        weights = weights_of(method, tasks)
+        known = method in (*singles, "nmt", "nmt-paper") or weights is not None
         if not known and method.partition(":")[0] in BALANCED:
             balancer_of(method)
         elif not known:
             raise ValueError(
                 "`methods` must be 'nmt', 'nmt-paper', 'sum:W' with the primary task's weight "
-                f"0 < W < 1, one of {singles}, or a balancer: {list(BALANCED)}. "
+                "0 < W < 1 or a weight for each task, 'sum:0.5:0.3:0.2', that add up to 1, "
+                f"one of {singles}, or a balancer: {list(BALANCED)}. "
                 f"Received: {method!r}"
             )
-        same = method if math.isnan(share) else share
+        same = method if weights is None else tuple(weights.values())
         if same in seen:
             raise ValueError(f"`methods` must name each method once. Received twice: {method!r}")
         seen.add(same)
@@ -124,18 +126,30 @@ def balancer_of(method: str) -> balancers.Balancer:
         raise ValueError(f"`methods` has {method!r}, which cannot be made: {error}") from error
 
 
-def weight_of(method: str) -> float:
-    """The weight of a weighted sum's primary task; NaN for what is no weighted sum."""
-    kind, _, weight = method.partition(":")
+def weights_of(method: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
+    """The tasks' weights in a weighted sum; ``None`` for what is no weighted sum of them.
+
+    Args:
+        method: ``"sum:0.8"``, where the other tasks share what is left, or a weight for each task,
+            ``"sum:0.8:0.1:0.1"``.
+        tasks: the primary one first.
+    """
+    kind, *text = method.split(":")
     try:
-        return float(weight) if kind == "sum" else math.nan
+        weights = [float(each) for each in text]
     except ValueError:
-        return math.nan
+        return None
+    if len(weights) == 1:
+        rest = (1 - weights[0]) / (len(tasks) - 1)
+        weights += [rest] * (len(tasks) - 1)
+    right = len(weights) == len(tasks) and min(weights) > 0 and math.isclose(sum(weights), 1)
+    return dict(zip(tasks, weights)) if kind == "sum" and right else None
 
 
 def weighted_sums(methods: Iterable[str]) -> list[str]:
     """The weighted sums among methods, by the weight of the primary task."""
-    return sorted((m for m in methods if m.startswith("sum:")), key=weight_of)
+    sums = (method for method in methods if method.startswith("sum:"))
+    return sorted(sums, key=lambda method: float(method.split(":")[1]))
 
 
 def default_methods(tasks: tuple[str, ...]) -> tuple[str, ...]:

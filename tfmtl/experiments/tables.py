@@ -36,6 +36,8 @@ def label(method: str) -> str:
     names = {"nmt": "NMT", "nmt-paper": "NMT, the paper's letter"}
     if kind == "single":
         return f"{argument} alone"
+    if kind == "sum" and ":" in argument:
+        return f"weighted sum, {argument.replace(':', ' : ')}"
     if kind == "sum":
         return f"weighted sum, {argument} on the primary"
     if method in names:

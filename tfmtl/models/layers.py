@@ -220,8 +220,11 @@ def _beside(parts):
 def _affine(kernel, bias, *parts):
     """Product and bias in one, with the gradient of each part of the input a product of its own.
 
-    That of a batch's numbers nobody asks for, and TensorFlow leaves it out of the graph; of the
-    whole input all would be made and then cut.
+    The bias is a row of the kernel that meets a column of ones, so that its gradient is one of the
+    kernel's as well: by itself the sum over the batch takes as long as an activation. Nor does
+    TensorFlow take a relu into the product, where oneDNN makes 0 of NaN, so that a broken batch or
+    weight would not show in the loss. The gradient of a batch's numbers nobody asks for, and it is
+    left out of the graph; of the whole input all would be made and then cut.
 
     Args:
         kernel: ``[fan_in, copies * fan_out]``.
@@ -231,18 +234,16 @@ def _affine(kernel, bias, *parts):
     Returns:
         ``[batch, copies, fan_out]``.
     """
-    inputs = _beside(parts)
-    outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), tf.reshape(bias, [-1]))
-    # In place, but with it in between TensorFlow does not take relu into the product: there oneDNN
-    # makes 0 of NaN, and a broken batch or weight would not show in the loss.
-    outputs = tf.raw_ops.Snapshot(input=outputs)
+    inputs = tf.concat([*parts, tf.ones_like(parts[0][:, :1])], axis=1)
+    outputs = tf.matmul(inputs, tf.concat([kernel, tf.reshape(bias, [1, -1])], axis=0))
 
     def backward(upstream):
         upstream = tf.reshape(upstream, [-1, kernel.shape[1]])
         kernels = tf.split(kernel, [part.shape[1] for part in parts])
+        of_kernel = tf.matmul(inputs, upstream, transpose_a=True)
         return (
-            tf.matmul(inputs, upstream, transpose_a=True),
-            tf.reshape(tf.raw_ops.BiasAddGrad(out_backprop=upstream), bias.shape),
+            of_kernel[:-1],
+            tf.reshape(of_kernel[-1], bias.shape),
             *[tf.matmul(upstream, each, transpose_b=True) for each in kernels],
         )
 

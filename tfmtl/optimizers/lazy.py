@@ -52,7 +52,9 @@ class Lazy(keras.optimizers.Optimizer):
         for name, slot in slots.items():
             rows.put(rule.slot(name, variable), ids, slot)
         start = tf.cast(rows.read(variable, ids), tf.float32)
-        rows.put(variable, ids, start * (1 - rate * decay) - rate * step)
+        if decay:
+            start *= 1 - rate * decay
+        rows.put(variable, ids, start - rate * step)
 
     def _apply_weight_decay(self, variables):
         """Nothing: of a table only the rows in a batch decay, each in its step."""

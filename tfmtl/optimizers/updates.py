@@ -46,7 +46,7 @@ class Rule:
 
     def without_momentum(self, slots: dict) -> dict:
         """The slots with a momentum of 0: what is left is the part of the gradient alone."""
-        return {n: tf.zeros_like(slot) if n == "m" else slot for n, slot in slots.items()}
+        return {name: tf.zeros([]) if name == "m" else slot for name, slot in slots.items()}
 
     def step(self, gradient, slots: dict, iteration) -> tuple[tf.Tensor, dict]:
         """An update and the slots behind it.

@@ -65,24 +65,6 @@ def network(
     return models.MMoE(tasks, features, experts=experts, expert_units=(units,), seed=0)
 
 
-def optimizer(name: str) -> keras.optimizers.Optimizer:
-    """An optimizer of Keras or of :mod:`tfmtl.optimizers` by its name, with its own defaults.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    ours = getattr(optimizers, name, None)
-    if isinstance(ours, type) and issubclass(ours, keras.optimizers.Optimizer):
-        return ours()
-    try:
-        return keras.optimizers.get(name)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            "`optimizer` must be the name of one of Keras' optimizers, 'adam', or of tfmtl's. "
-            f"Received: {name!r}"
-        ) from error
-
-
 def compiled(
     net: keras.Model, balancer: balancers.Balancer, by: str, jit: bool | None
 ) -> MultiTaskModel:
@@ -96,7 +78,7 @@ def compiled(
     """
     model = MultiTaskModel(net)
     model.compile(
-        optimizer(by),
+        optimizers.named(by),
         loss=dict.fromkeys(net.tasks, "binary_crossentropy"),
         balancer=balancer,
         jit_compile=jit,
