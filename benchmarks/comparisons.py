@@ -242,7 +242,8 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
         f"MMoE of {shape.experts} experts of {shape.units}, the rest as in the papers' backbone, "
         f"{tasks} tasks, LazyAdam. NMT is led into its last stage, where every other task is held, "
         "through its own `advance`. Methods find their weights from losses, or search them every "
-        "10 steps (a turn is then a multiple of 10 steps), or every step. TorchJD aggregates the "
+        "10 steps (a turn is then a multiple of 10 steps), or every step. FAMO reads the losses "
+        "again after each step: a second pass forward. TorchJD aggregates the "
         "gradients of the shared parameters (`mtl_backward`) of the PyTorch model in every step.",
         heats,
     )
@@ -348,9 +349,12 @@ def memory() -> Comparison:
         shape = dataclasses.asdict(Shape(tasks=tasks))
         for stack in STACKS:
             base = f"{EQUAL}, {tasks} tasks"
+            over_base = [Against(base, f"× {EQUAL}")]
+            by_rows = balancer("MGDA", accumulate="gramian")
             for label, chosen, against in [
                 (base, None, []),
-                (f"MGDA, {tasks} tasks", balancer("MGDA"), [Against(base, f"× {EQUAL}")]),
+                (f"MGDA, {tasks} tasks", balancer("MGDA"), over_base),
+                (f"MGDA, accumulate=gramian, {tasks} tasks", by_rows, over_base),
             ]:
                 arguments = {"shape": shape, "balancer": chosen}
                 contenders.append(
@@ -360,7 +364,8 @@ def memory() -> Comparison:
         "memory",
         "Peak memory by the number of tasks",
         "The papers' backbone, every method in a process of its own, five steps; MGDA searches in "
-        "every step. MB: peak of the resident set, and what of it was there before the model.",
+        "every step, with all tasks' gradients at once and with one task's at a time. MB: peak of "
+        "the resident set, and what of it was there before the model.",
         [Heat("", contenders, figure="MB", shown=("MB", "MB before"))],
     )
 

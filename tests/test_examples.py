@@ -75,8 +75,9 @@ def write_many(folder):
 
 def test_lazy_rows_beside_whole_tables(tmp_path):
     write_many(tmp_path)
-    short = ["--path", tmp_path, "--epochs", 1, "--seeds", 1, "--methods", "EqualWeights"]
-    done = run("lazy_rows.py", *short, folder=tmp_path)
+    short = ["--path", tmp_path, "--epochs", 1, "--seeds", 1]
+    one = ["--methods", "EqualWeights", "--rates", 0.001]
+    done = run("lazy_rows.py", *short, *one, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "runs/lazy-rows/lazy-rows.csv", newline="") as file:
         assert [row["optimizer"] for row in csv.DictReader(file)] == ["Adam", "LazyAdam"]
