@@ -83,7 +83,7 @@ def embedding(quick: bool) -> Comparison:
                 ratio = Against(f"{few:,} rows", f"× {few:,} rows", limit)
                 against = [ratio] if rows > few else []
                 contenders.append(build(label, stack, small(rows), against=against, process=label))
-        return Heat(title, contenders, rounds=3 if quick else 9, shown=("ms", "MB"))
+        return Heat(title, contenders, rounds=3 if quick else 7, shown=("ms", "MB"))
 
     heats = []
     for title, chosen in methods.items():
@@ -164,7 +164,7 @@ def backbone(quick: bool) -> Comparison:
     heat = Heat(
         "",
         contenders,
-        rounds=3 if quick else 11,
+        rounds=3 if quick else 9,
         turn=0.4 if quick else 0.8,
         shown=("ms", "parameters"),
     )
@@ -232,9 +232,9 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
     else:
         steps.append(torchjd("MGDA", ", a task at a time", chunk=1))
         heats = [
-            Heat("From losses", losses, rounds=15, turn=0.2),
+            Heat("From losses", losses, rounds=11, turn=0.2),
             Heat("Every 10 steps", tens, rounds=5, turn=1.0),
-            Heat("Every step", steps, rounds=7, turn=0.4),
+            Heat("Every step", steps, rounds=5, turn=0.4),
         ]
     return Comparison(
         f"methods-{tasks}",
@@ -268,7 +268,7 @@ def weights(quick: bool) -> Comparison:
                     )
 
     heats = [
-        Heat(f"{tasks} tasks", list(contenders(tasks, limit)), rounds=3 if quick else 7, turn=0.05)
+        Heat(f"{tasks} tasks", list(contenders(tasks, limit)), rounds=3 if quick else 5, turn=0.05)
         for tasks, limit in limits.items()
     ]
     return Comparison(
@@ -315,7 +315,7 @@ def pairwise(quick: bool) -> Comparison:
         Heat(
             f"Lists of {size}, {words[labels]}",
             contenders("pairwise.loss", size, labels),
-            rounds=3 if quick else 9,
+            rounds=3 if quick else 7,
             turn=0.1,
         )
         for size in sizes
