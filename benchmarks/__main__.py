@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +26,16 @@ def machine() -> list[str]:
         f"{int(memory[1]) / 2**20:.0f} GB, {platform.system()}; load before: "
         f"{os.getloadavg()[0]:.1f}",
     ]
+
+
+def commit() -> list[str]:
+    """Which code it was, where Git knows."""
+    ask = ["git", "-C", str(pool.ROOT), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [f"- Code: commit `{found}`"]
 
 
 def versions() -> list[str]:
@@ -76,6 +87,7 @@ def main(quick, only, out, rounds, turn):
         "# Results of the benchmarks",
         "",
         f"- Command: `{command}`, {time.strftime('%Y-%m-%d')}",
+        *commit(),
         *machine(),
         *versions(),
     ]

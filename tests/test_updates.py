@@ -66,6 +66,19 @@ def check_one_task(optimizer, balancer):
         np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-6)
 
 
+@every
+def test_the_own_part_of_an_update_is_that_without_momentum(optimizer):
+    rule = optimizers.rule_of(optimizer())
+    draw = np.random.default_rng(0)
+    # Above the mean's square, as a centred RMSprop has it.
+    slots = {name: draw.uniform(0.1, 0.2, (5, 2)).astype("float32") for name in rule.names()}
+    gradient = draw.normal(size=(3, 5, 2)).astype("float32")
+    whole, own = rule.parts(gradient, slots, 4.0)
+    bare = {name: 0.0 if name == "m" else slot for name, slot in slots.items()}
+    np.testing.assert_allclose(whole, rule.step(gradient, slots, 4.0)[0], rtol=1e-5)
+    np.testing.assert_allclose(own, rule.step(gradient, bare, 4.0)[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("update_every", [1, 3])
 def test_a_regulariser_counts_as_it_does_for_the_optimizer(update_every):
     ends = []

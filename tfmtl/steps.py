@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -347,16 +348,17 @@ class Step:
         shared = self._model.shared_variables
         for variable, shift, value in zip(shared, shifts, before, strict=True):
             there = compat.tf_variable(variable)
-            by_rows = isinstance(shift, tf.IndexedSlices)
-            now = tf.cast(rows.read(there, shift.indices) if by_rows else there, tf.float32)
-            step = shift.values if by_rows else shift
+            ids = shift.indices if isinstance(shift, tf.IndexedSlices) else None
+            decay = compat.weight_decay(optimizer, variable)
             value = tf.cast(value, tf.float32)
-            moved = value * (1 - rate * compat.weight_decay(optimizer, variable)) - rate * step
-            moved = tf.where(wanted & tf.reduce_all(tf.math.is_finite(moved)), moved, now)
-            if by_rows:
-                moved = rows.filled(moved, shift.indices)
-                moved = tf.IndexedSlices(moved, shift.indices)
-            gradients.assign(there, moved)
+            moved = value * (1 - rate * decay) if decay else value
+            moved -= rate * (shift if ids is None else shift.values)
+            right = wanted & tf.reduce_all(tf.math.is_finite(moved))
+            if gradients.replicas() == 1:
+                tf.cond(right, functools.partial(_place, there, ids, moved), lambda: None)
+                continue
+            now = tf.cast(there if ids is None else rows.read(there, ids), tf.float32)
+            _place(there, ids, tf.where(right, moved, now))
 
     # The optimizer
 
@@ -416,3 +418,10 @@ class Step:
             summed = gradients.sum_over_replicas(list(update))
             similarity.update(summed, moved, self._is_shared, sound)
         model.count_step()
+
+
+def _place(variable, ids, values) -> None:
+    """Put values into a variable, or into the rows of a table that ``ids`` name."""
+    if ids is not None:
+        values = tf.IndexedSlices(rows.filled(values, ids), ids)
+    gradients.assign(variable, values)

@@ -123,10 +123,10 @@ class UpdateBalancer(GramianBalancer):
                 made = [self._advance(i, rule, finite(gradient), column.ids, iteration)]
             else:
                 slots = rule.read(variable, column.ids)
-                made = [rule.step(gradient, slots, iteration)[0]]
                 if apart:
-                    bare = rule.without_momentum(slots)
-                    made.append(rule.step(gradient, bare, iteration)[0])
+                    made = [*rule.parts(gradient, slots, iteration)]
+                else:
+                    made = [rule.step(gradient, slots, iteration)[0]]
             made = [column.without_padding(each) for each in made]
             if self.clips:
                 value = compat.tf_variable(variable)

@@ -44,10 +44,6 @@ class Rule:
         """What the slots begin with."""
         return dict.fromkeys(self.names(), 0.0)
 
-    def without_momentum(self, slots: dict) -> dict:
-        """The slots with a momentum of 0: what is left is the part of the gradient alone."""
-        return {name: tf.zeros([]) if name == "m" else slot for name, slot in slots.items()}
-
     def step(self, gradient, slots: dict, iteration) -> tuple[tf.Tensor, dict]:
         """An update and the slots behind it.
 
@@ -59,6 +55,15 @@ class Rule:
         """
         raise NotImplementedError
 
+    def parts(self, gradient, slots: dict, iteration) -> tuple[tf.Tensor, tf.Tensor]:
+        """An update as of :meth:`step`, and what it would be with a momentum of 0: the part of it
+        that is the gradient's own.
+        """
+        bare = {name: tf.zeros([]) if name == "m" else slot for name, slot in slots.items()}
+        whole, _ = self.step(gradient, slots, iteration)
+        own, _ = self.step(gradient, bare, iteration)
+        return whole, own
+
 
 class AdamRule(Rule):
     """Adam, AdamW, and Clippy before it clips."""
@@ -69,9 +74,22 @@ class AdamRule(Rule):
         first, second = self._optimizer.beta_1, self._optimizer.beta_2
         m = first * slots["m"] + (1 - first) * gradient
         v = second * slots["v"] + (1 - second) * gradient**2
+        return self._unbiased(iteration) * m / self._root(v), {"m": m, "v": v}
+
+    def parts(self, gradient, slots, iteration):
+        # Every line is a pass over the tasks' gradients: no more of them than there must be.
+        first, second = self._optimizer.beta_1, self._optimizer.beta_2
+        unbiased = self._unbiased(iteration)
+        root = self._root(second * slots["v"] + (1 - second) * gradient**2)
+        own = (unbiased * (1 - first)) * gradient
+        return ((unbiased * first) * slots["m"] + own) / root, own / root
+
+    def _unbiased(self, iteration):
         count = iteration + 1
-        unbiased = tf.sqrt(1 - second**count) / (1 - first**count)
-        return unbiased * m / (tf.sqrt(v) + self._optimizer.epsilon), {"m": m, "v": v}
+        return tf.sqrt(1 - self._optimizer.beta_2**count) / (1 - self._optimizer.beta_1**count)
+
+    def _root(self, v):
+        return tf.sqrt(v) + self._optimizer.epsilon
 
 
 class AdagradRule(Rule):
