@@ -26,7 +26,7 @@ from tfmtl.experiments.tables import label, spread
 
 TASKS = ("like", "click")
 ADAM, LAZY = "Adam", "LazyAdam"
-METHODS = ("EqualWeights", "nmt", "PUB", "MGDA")
+METHODS = ("EqualWeights", "nmt", "MGDA")
 
 
 def plans(methods, rates, seeds, epochs):
@@ -114,7 +114,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--path", required=True, help="the folder of KuaiRand's files")
     parser.add_argument("--methods", default=",".join(METHODS), help="as `tfmtl compare` has them")
-    parser.add_argument("--rates", default="0.001,0.003", help="learning rates to choose from")
+    parser.add_argument("--rates", default="0.001,0.003,0.01", help="learning rates to choose from")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="at most so many a stage")
     parser.add_argument("--workers", type=int, default=os.cpu_count())

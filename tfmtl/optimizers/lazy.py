@@ -83,7 +83,8 @@ class LazyAdam(Lazy, keras.optimizers.Adam):
     the models of :mod:`tfmtl.models` and ``tf.nn.embedding_lookup`` give), only the rows of the
     batch take part. Departs from Adam there: moments of an untouched row do not decay and do not
     move it, so that a rare row takes up the moments where it last stood; the bias correction counts
-    all steps. TensorFlow Addons' and PyTorch's (``SparseAdam``) lazy Adam are the same.
+    all steps. TensorFlow Addons' and PyTorch's (``SparseAdam``) lazy Adam are the same. It wants a
+    larger learning rate than Adam; what it loses on KuaiRand is in docs/results.md.
 
     ``weight_decay`` is that of AdamW and reaches a row when it is touched. Gradients are clipped
     after those of equal ids were added up.
