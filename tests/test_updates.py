@@ -275,3 +275,13 @@ def test_pub_under_clippy_and_adatask_saves_and_goes_on(tmp_path):
         each.fit(rows.batches(16), verbose=0)
     for mine, its in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-6)
+
+
+def test_optimizers_by_their_names():
+    for name in ("Adam", "adamw", "RMSprop", "LazyAdam", "lazyadagrad", "Clippy"):
+        found = optimizers.named(name, learning_rate=0.25)
+        assert type(found).__name__.lower() == name.lower()
+        assert float(found.learning_rate) == 0.25
+    for name in ("nobody", "Optimizer", "LossScaleOptimizer"):
+        with pytest.raises(ValueError, match=f"one of .*'Adam'.* Received: '{name}'"):
+            optimizers.named(name)

@@ -7,7 +7,15 @@ import keras
 from tfmtl.optimizers.clippy import Clippy
 from tfmtl.optimizers.lazy import LazyAdagrad, LazyAdam
 
-_OURS = {kind.__name__.lower(): kind for kind in (Clippy, LazyAdagrad, LazyAdam)}
+# Keras 2.15's `get` does not know all that it has.
+_KINDS = {
+    name.lower(): kind
+    for name, kind in vars(keras.optimizers).items()
+    if isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer)
+}
+_KINDS |= {kind.__name__.lower(): kind for kind in (Clippy, LazyAdagrad, LazyAdam)}
+for _wraps in ("optimizer", "lossscaleoptimizer"):
+    _KINDS.pop(_wraps, None)
 
 
 def named(name: str, **options) -> keras.optimizers.Optimizer:
@@ -20,12 +28,7 @@ def named(name: str, **options) -> keras.optimizers.Optimizer:
     Raises:
         ValueError: there is none of that name.
     """
-    if name.lower() in _OURS:
-        return _OURS[name.lower()](**options)
-    try:
-        return keras.optimizers.get({"class_name": name, "config": options})
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            "`optimizer` must be the name of one of Keras' optimizers, 'adam', or of tfmtl's. "
-            f"Received: {name!r}"
-        ) from error
+    if name.lower() not in _KINDS:
+        known = sorted(kind.__name__ for kind in _KINDS.values())
+        raise ValueError(f"`optimizer` must be one of {known}. Received: {name!r}")
+    return _KINDS[name.lower()](**options)
