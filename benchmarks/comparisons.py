@@ -211,9 +211,7 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
         losses += [equal, *(method(stack, name, 1.03) for name in by_loss)]
         losses.append(method(stack, "NMT", 1.05, ", constrained"))
         tens += [dataclasses.replace(equal, cycle=5)] * (not quick)
-        # A search every 10 steps cannot cost less than a tenth of a search in each.
-        limit = 1.10 if tasks == 2 else 1 + 0.075 * (tasks - 1)
-        tens += [method(stack, name, limit, in_ten, cycle=10, update_every=10) for name in by_ten]
+        tens += [method(stack, name, 1.10, in_ten, cycle=10, update_every=10) for name in by_ten]
         steps += [equal] * (not quick)
         for name in by_step:
             theirs = [Against(f"TorchJD's {name}", "× TorchJD", 1.0, PEERS)]
