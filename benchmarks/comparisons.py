@@ -232,7 +232,7 @@ def methods(tasks: int, shape: Shape, quick: bool) -> Comparison:
     else:
         steps.append(torchjd("MGDA", ", a task at a time", chunk=1))
         heats = [
-            Heat("From losses", losses, rounds=11, turn=0.2),
+            Heat("From losses", losses, rounds=11, turn=0.4),
             Heat("Every 10 steps", tens, rounds=5, turn=1.0),
             Heat("Every step", steps, rounds=5, turn=0.4),
         ]
