@@ -7,8 +7,13 @@ import tensorflow as tf
 
 from tfmtl import compat, optimizers
 
+
+def momentum_of_rows(*args, **kwargs):
+    return optimizers.LazyAdam(*args, row_beta_1=None, **kwargs)
+
+
 PAIRS = {
-    "LazyAdam": (optimizers.LazyAdam, keras.optimizers.Adam),
+    "LazyAdam": (momentum_of_rows, keras.optimizers.Adam),
     "LazyAdagrad": (optimizers.LazyAdagrad, keras.optimizers.Adagrad),
 }
 ROWS = 6
@@ -85,22 +90,58 @@ def test_rows_that_no_batch_names_stay(name):
         assert (slot[[1, 3]] != slot[0]).all()
 
 
-def test_adam_by_rows_in_numpy():
+def test_rows_without_momentum_have_nothing_written_of_it():
+    _, (m, v) = run(optimizers.LazyAdam(0.1), [[1, 3, 3], [3, 1]])
+    assert np.abs(m).max() == 0
+    assert np.count_nonzero(v) == 6
+
+
+@pytest.mark.parametrize(("given", "first"), [(None, 0.9), (0.0, 0.0), (0.5, 0.5)])
+def test_adam_by_rows_in_numpy(given, first):
     """Moments of the rows a step names alone, with the bias correction of all steps."""
     steps = [[0, 1, 1], [1], [2, 0], [1, 1, 1]]
-    rate, first, second, epsilon = 0.1, 0.9, 0.999, 1e-7
+    rate, second, epsilon = 0.1, 0.999, 1e-7
+    optimizer = optimizers.LazyAdam(rate, row_beta_1=given)
     table = np.array(variables()[0])
     m, v = np.zeros_like(table), np.zeros_like(table)
     for seed, ids in enumerate(steps):
-        given = slices(ids, seed).values.numpy()
+        values = slices(ids, seed).values.numpy()
         for row in set(ids):
-            g = given[[i for i, each in enumerate(ids) if each == row]].sum(0)
+            g = values[[i for i, each in enumerate(ids) if each == row]].sum(0)
             m[row] = first * m[row] + (1 - first) * g
             v[row] = second * v[row] + (1 - second) * g**2
             unbiased = np.sqrt(1 - second ** (seed + 1)) / (1 - first ** (seed + 1))
             table[row] -= rate * unbiased * m[row] / (np.sqrt(v[row]) + epsilon)
-    found, _ = run(optimizers.LazyAdam(rate), steps)
+    found, _ = run(optimizer, steps)
     np.testing.assert_allclose(found, table, rtol=1e-4)
+
+
+@pytest.mark.parametrize("before", [300, 10_000])
+def test_a_row_goes_at_once_where_adam_moves_it_in_the_steps_behind(before):
+    """A row in one batch, and then in none: all that Adam makes of it, by its own arithmetic."""
+    ends = {}
+    for kind in (optimizers.LazyAdam, keras.optimizers.Adam):
+        table, optimizer = variables(), kind(0.01)
+        optimizer.build(table)
+        compat.tf_variable(optimizer.iterations).assign(before)
+        start = np.array(table[0])
+        lazy = kind is optimizers.LazyAdam
+        gradient = slices([2], 0)
+        optimizer.apply_gradients(
+            [(gradient if lazy else tf.convert_to_tensor(gradient), table[0])]
+        )
+        for _ in range(0 if lazy else 150):
+            optimizer.apply_gradients([(tf.zeros([ROWS, 3]), table[0])])
+        ends[kind] = np.array(table[0]) - start
+    lazy, dense = ends.values()
+    np.testing.assert_allclose(lazy, dense, rtol=0.05, atol=1e-6)
+    assert np.abs(lazy[2]).min() > 0.05
+
+
+@pytest.mark.parametrize("row_beta_1", [-0.1, 1.0, float("nan")])
+def test_the_momentum_of_rows_is_checked(row_beta_1):
+    with pytest.raises(ValueError, match=r"`row_beta_1` must lie in \[0, 1\)"):
+        optimizers.LazyAdam(row_beta_1=row_beta_1)
 
 
 def test_adagrad_is_keras_whatever_is_touched():
@@ -113,7 +154,7 @@ def test_adagrad_is_keras_whatever_is_touched():
 def test_a_schedule_of_learning_rates_is_followed():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
     steps = [list(range(ROWS))] * 3
-    found, _ = run(optimizers.LazyAdam(schedule), steps)
+    found, _ = run(momentum_of_rows(schedule), steps)
     expected, _ = run(keras.optimizers.Adam(schedule), steps, dense=True)
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
 
@@ -130,6 +171,7 @@ def test_what_touches_every_row_is_refused(name, options):
 def test_it_comes_back_from_its_configuration(name):
     optimizer = PAIRS[name][0](0.25, clipnorm=2.0)
     again = compat.deserialize(compat.serialize(optimizer))
+    assert getattr(again, "row_beta_1", None) is None
     assert type(again) is type(optimizer)
     assert float(again.learning_rate) == 0.25 and again.clipnorm == 2.0
 

@@ -25,6 +25,10 @@ class Rule:
     def __init__(self, optimizer):
         self._optimizer = optimizer
 
+    def of_rows(self) -> Rule:
+        """The rule of a table of which a step moves the rows in the batch."""
+        return self
+
     def names(self) -> list[str]:
         """Of the slots that this optimizer has."""
         return list(self.slots)
@@ -70,23 +74,41 @@ class AdamRule(Rule):
 
     slots = {"m": "_momentums", "v": "_velocities"}
 
+    def __init__(self, optimizer):
+        super().__init__(optimizer)
+        self._first = optimizer.beta_1
+
+    def of_rows(self):
+        rule = type(self)(self._optimizer)
+        given = getattr(self._optimizer, "row_beta_1", None)
+        rule._first = self._first if given is None else given
+        return rule
+
+    def names(self):
+        # Without momentum there is nothing to keep of it.
+        return ["m", "v"] if self._first else ["v"]
+
     def step(self, gradient, slots, iteration):
-        first, second = self._optimizer.beta_1, self._optimizer.beta_2
-        m = first * slots["m"] + (1 - first) * gradient
+        second = self._optimizer.beta_2
         v = second * slots["v"] + (1 - second) * gradient**2
+        if not self._first:
+            return self._unbiased(iteration) * gradient / self._root(v), {"v": v}
+        m = self._first * slots["m"] + (1 - self._first) * gradient
         return self._unbiased(iteration) * m / self._root(v), {"m": m, "v": v}
 
     def parts(self, gradient, slots, iteration):
         # Every line is a pass over the tasks' gradients: no more of them than there must be.
-        first, second = self._optimizer.beta_1, self._optimizer.beta_2
-        unbiased = self._unbiased(iteration)
+        second, unbiased = self._optimizer.beta_2, self._unbiased(iteration)
         root = self._root(second * slots["v"] + (1 - second) * gradient**2)
-        own = (unbiased * (1 - first)) * gradient
-        return ((unbiased * first) * slots["m"] + own) / root, own / root
+        own = (unbiased * (1 - self._first)) * gradient
+        if not self._first:
+            update = own / root
+            return update, update
+        return ((unbiased * self._first) * slots["m"] + own) / root, own / root
 
     def _unbiased(self, iteration):
         count = iteration + 1
-        return tf.sqrt(1 - self._optimizer.beta_2**count) / (1 - self._optimizer.beta_1**count)
+        return tf.sqrt(1 - self._optimizer.beta_2**count) / (1 - self._first**count)
 
     def _root(self, v):
         return tf.sqrt(v) + self._optimizer.epsilon
