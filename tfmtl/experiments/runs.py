@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import balancers, callbacks, metrics, models, optimizers
+from tfmtl import balancers, callbacks, files, metrics, models, optimizers
 from tfmtl.data import Rows, Splits
 from tfmtl.experiments.settings import BALANCED, Settings, balancer_of, weights_of
 from tfmtl.model import MultiTaskModel
@@ -178,12 +178,10 @@ def _method(method: str, tasks: tuple[str, ...], loss: dict):
 def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
     """Write rows, beside the place first; a key that a row does not have is an empty cell."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    beside = path.with_name(f".{path.name}")
-    with open(beside, "w", newline="") as file:
+    with files.written(path) as beside, open(beside, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(beside, path)
 
 
 def read_csv(path: pathlib.Path) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable
 
+from tfmtl import files
 from tfmtl.profiling.parts import INPUT, OTHER, PARTS, Scopes
 from tfmtl.profiling.trace import Op, Trace
 
@@ -250,9 +251,8 @@ class Profile:
 
 def write_whole(file: pathlib.Path, content: bytes) -> None:
     """Write a file that appears whole or not at all."""
-    beside = file.with_name(f".{file.name}")
-    beside.write_bytes(content)
-    os.replace(beside, file)
+    with files.written(file) as beside:
+        pathlib.Path(beside).write_bytes(content)
 
 
 def _cells(rows: Iterable[Row], *more: str) -> list[list[str]]:
