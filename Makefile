@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test bench bench-quick lint clean
+.PHONY: help env demo test bench bench-quick soak lint clean
 
 help: ## this list
 	@echo "make TARGET [STACK=tf221|tf215] [PYTHON=python3.11] [ARGS=...]"
@@ -33,6 +33,9 @@ bench: $(EVERY) ## time and memory on both stacks and beside peers, into benchma
 
 bench-quick: $(EVERY) ## the same with less of everything, to the terminal (minutes)
 	.venv/tf221/bin/python -m benchmarks --quick $(ARGS)
+
+soak: $(READY) ## train, kill at random moments, start again, compare with an unbroken run (ARGS="--kills 100")
+	$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(READY) ## linter, formatter, type checker
 	$(BIN)/ruff check .

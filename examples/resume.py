@@ -1,6 +1,6 @@
 """A training run that may be killed at any moment and is started again with the same command.
 
-    python examples/resume.py FOLDER
+    python examples/resume.py FOLDER [EPOCHS]
 
 The backup holds everything: weights, optimizer, NMT's stage, multipliers, baselines and best
 weights, and how far the seeded shuffling has come. The end is the same as without a kill.
@@ -9,13 +9,14 @@ weights, and how far the seeded shuffling has come. The end is the same as witho
 from __future__ import annotations
 
 import pathlib
+import shutil
 import sys
 
 import keras
 import numpy as np
 
 import tfmtl
-from tfmtl import balancers, data, models
+from tfmtl import balancers, callbacks, data, files, models
 
 
 def rows(n: int = 1200, seed: int = 0) -> data.Rows:
@@ -29,10 +30,11 @@ def rows(n: int = 1200, seed: int = 0) -> data.Rows:
     return data.Rows({"item": item, "user": user}, {"like": like, "click": click})
 
 
-def main(folder: str) -> None:
+def main(folder: str, epochs: int = 8) -> None:
     """Train, resuming from ``folder`` if it holds a backup, and leave ``final.npz`` in it."""
     path = pathlib.Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
+    if (path / "final.npz").exists():
+        return
     everything = rows()
     train, held_out = everything.take(slice(0, 900)), everything.take(slice(900, None))
     keras.utils.set_random_seed(1)
@@ -53,15 +55,17 @@ def main(folder: str) -> None:
     model.fit(
         train.batches(50, shuffle=True, seed=1),
         validation_data=held_out.batches(300),
-        epochs=8,
+        epochs=epochs,
         verbose=0,
         callbacks=[
-            keras.callbacks.BackupAndRestore(str(path / "backup")),
+            callbacks.BackupAndRestore(path / "backup", delete_checkpoint=False),
             keras.callbacks.LambdaCallback(on_epoch_end=report),
         ],
     )
-    np.savez(path / "final.npz", *model.net.get_weights())
+    with files.written(path / "final.npz") as beside:
+        np.savez(beside, *model.net.get_weights())
+    shutil.rmtree(path / "backup")  # not before what was trained is safe
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

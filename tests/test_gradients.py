@@ -77,17 +77,12 @@ def test_a_column_of_rows_is_the_dense_one():
 
 
 @pytest.mark.parametrize("which", range(3))
-@pytest.mark.parametrize("wanted", [True, False])
-def test_adding_and_choosing_are_those_of_dense_gradients(which, wanted):
+def test_adding_is_that_of_dense_gradients(which):
     one, other = (task[0] for task in sampled())
     one, other = [(one, other), (tf.ones([TABLE, 3]), other), (one, tf.ones([TABLE, 3]))][which]
     added = gradients.add(one, other)
     np.testing.assert_allclose(
         dense(added, LIKES[0]), dense(one, LIKES[0]) + dense(other, LIKES[0]), rtol=1e-6
-    )
-    chosen = gradients.choose(tf.constant(wanted), one, other)
-    np.testing.assert_array_equal(
-        dense(chosen, LIKES[0]), dense(one if wanted else other, LIKES[0])
     )
 
 

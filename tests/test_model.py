@@ -285,6 +285,7 @@ def test_a_task_learns_from_its_labelled_rows_alone(optimizer):
         assert not np.allclose(*kernels["click"], atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Task .* had no label:RuntimeWarning")
 def test_a_batch_without_labels_of_a_task_leaves_its_tower():
     x, y = arrays()
     y["like"][:] = np.nan
@@ -584,6 +585,7 @@ def test_regularisation_is_keras_own_whatever_the_balancer_reads():
             np.testing.assert_allclose(mine, its, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Task .* had no label:RuntimeWarning")
 def test_a_gramian_balancer_survives_absent_labels():
     rows = make_rows(32)
     rows.labels["like"][:] = np.nan

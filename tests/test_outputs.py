@@ -184,6 +184,7 @@ def test_query_ids_may_come_with_the_labels():
     model.fit(tf.data.Dataset.from_tensors((columns, {**labels, "query": ids})), verbose=0)
 
 
+@pytest.mark.filterwarnings("ignore:Task .* had no label:RuntimeWarning")
 def test_batches_without_a_pair_leave_the_weights_alone():
     x, y, _ = lists()
     y = {task: np.zeros_like(each) for task, each in y.items()}

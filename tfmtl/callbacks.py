@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import events, figures
+from tfmtl import compat, distributed, events, figures
 
 if TYPE_CHECKING:
     from tfmtl.inputs import Source
@@ -44,6 +45,7 @@ class TrainingGuard(keras.callbacks.Callback):
         super().__init__()
         self._training = training
         self._passes_before = 0
+        self._looked = True
 
     def _passes(self) -> int:
         return int(self.model.progress.numpy()[2])
@@ -53,14 +55,27 @@ class TrainingGuard(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model.count_pass()
+        self._looked = False
+
+    def on_test_begin(self, logs=None):
+        self._look_for_labels()  # before the metrics are those of the validation
 
     def on_epoch_end(self, epoch, logs=None):
-        self.model.progress.assign_add(tf.constant([0, 1, 0], tf.int64))
+        self._look_for_labels()
+        self.model.progress.assign_add(tf.constant([0, 1, 0, 0], tf.int64))
+
+    def _look_for_labels(self) -> None:
+        """Warn of a task that no row of the epoch had a label of."""
+        if not self._looked:
+            self._looked = True
+            for task in self.model.tasks_without_labels():
+                self.model.warn_once(
+                    f"Task {task!r} had no label in an epoch of training: nothing trains it.",
+                    of=f"labels {task}",
+                )
 
     def on_train_batch_end(self, batch, logs=None):
-        fault = self.model.fault()
-        if fault is not None:
-            raise fault
+        self.model.heed_faults()
 
     def after_restore(self) -> keras.callbacks.Callback:
         """A callback for the end of the list, where the state of a killed run has been restored.
@@ -77,6 +92,74 @@ class TrainingGuard(keras.callbacks.Callback):
                         next(iter(guard._training.dataset()))
 
         return SkipPasses()
+
+
+class BackupAndRestore(keras.callbacks.Callback):
+    """Lets a ``fit`` that was killed go on, with the same command, after its last whole epoch.
+
+    At the end of each epoch everything is written to one file, which appears whole or not at all:
+    weights, optimizer, balancer with NMT's stages, steps, and how far a seeded shuffling has come.
+    ``fit`` then ends with the weights of an unbroken one. Keras 3's own callback of this name
+    writes two files, which a kill can leave at odds, and with several workers all of them do.
+
+    Several workers need a folder that all of them see; the first writes.
+
+    Args:
+        backup_dir: the folder; it is made where there is none.
+        delete_checkpoint: delete the backup when ``fit`` has ended. A process that is killed after
+            that, and before what it trained is saved, starts anew; keep the backup to be safe from
+            that too, and delete it yourself.
+
+    Raises:
+        ValueError: ``backup_dir`` is not a path; or (in ``fit``) the backup is not one of this
+            model, or workers see different ones.
+    """
+
+    _name = re.compile(r"epoch-(\d+)\.weights\.h5")
+
+    def __init__(self, backup_dir: str | os.PathLike, delete_checkpoint: bool = True):
+        super().__init__()
+        if not isinstance(backup_dir, (str, os.PathLike)) or not os.fspath(backup_dir):
+            raise ValueError(f"`backup_dir` must be the path of a folder. Received: {backup_dir!r}")
+        self.backup_dir = os.fspath(backup_dir)
+        self.delete_checkpoint = delete_checkpoint
+
+    def on_train_begin(self, logs=None):
+        strategy = self.model.distribute_strategy
+        backups = self._backups()
+        epoch = max(backups, default=0)
+        first = int(distributed.of_chief(strategy, np.array([epoch], np.float32))[0])
+        if first != epoch:
+            raise ValueError(
+                "`backup_dir` must be a folder that all workers see. Received: "
+                f"{self.backup_dir!r}, which holds epoch {epoch} here and {first} for the first"
+            )
+        if epoch:
+            self.model.load_weights(backups[epoch])
+            over = self.model.balancer.done
+            compat.start_at_epoch(self.model, self.params["epochs"] if over else epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        older = self._backups()
+        name = f"epoch-{epoch + 1:05d}.weights.h5"
+        self.model.save_weights(os.path.join(self.backup_dir, name))
+        self._delete(each for number, each in older.items() if number != epoch + 1)
+
+    def on_train_end(self, logs=None):
+        compat.start_at_epoch(self.model, None)
+        if self.delete_checkpoint:
+            self._delete(self._backups().values())
+
+    def _backups(self) -> dict[int, str]:
+        """Files by the number of epochs behind them."""
+        names = os.listdir(self.backup_dir) if os.path.isdir(self.backup_dir) else []
+        found = [(self._name.fullmatch(name), name) for name in names]
+        return {int(m[1]): os.path.join(self.backup_dir, name) for m, name in found if m}
+
+    def _delete(self, paths) -> None:
+        if distributed.is_chief(self.model.distribute_strategy):
+            for path in paths:
+                os.remove(path)
 
 
 class HeldOutReadings(keras.callbacks.Callback):

@@ -195,6 +195,55 @@ def for_optimizer(gradient):
     return tf.convert_to_tensor(gradient) if KERAS_3 and gradient is not None else gradient
 
 
+def steps_per_execution(model):
+    """How many steps Keras makes in a call of the training function, a number or a variable of one;
+    ``None`` for one step. Not to be asked in a graph.
+    """
+    steps = model.steps_per_execution if KERAS_3 else model._steps_per_execution
+    if steps is None or int(steps if KERAS_3 else steps.numpy()) == 1:
+        return None
+    return steps
+
+
+def start_at_epoch(model, epoch: int | None) -> None:
+    """Within ``on_train_begin``, let ``fit`` start at a later epoch, the first being 0; ``None``
+    when it has ended.
+    """
+    if KERAS_3:
+        model._initial_epoch = epoch
+    else:
+        model._training_state = None if epoch is None else _InitialEpoch(epoch)
+
+
+@contextlib.contextmanager
+def arrays_from_files() -> Iterator[None]:
+    """Within, Keras loads weights as arrays.
+
+    Keras 2.15 takes what h5py hands over as it is, and that cannot be assigned to the metrics of
+    several replicas.
+    """
+    if KERAS_3:
+        yield
+        return
+    store = importlib.import_module("keras.src.saving.saving_lib").H5IOStore
+    get = store.get
+    store.get = lambda self, path: {name: each[()] for name, each in get(self, path).items()}
+    try:
+        yield
+    finally:
+        store.get = get
+
+
+class _InitialEpoch:
+    """What Keras 2.15's ``fit`` asks where it is to start."""
+
+    def __init__(self, epoch: int):
+        self._epoch = epoch
+
+    def maybe_load_initial_counters_from_ckpt(self, steps_per_epoch, initial_epoch, mode):
+        return self._epoch, 0
+
+
 #: Keras' own indexable data set.
 PyDataset = keras.utils.PyDataset if KERAS_3 else keras.utils.Sequence
 

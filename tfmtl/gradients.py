@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tfmtl import compat, rows
+from tfmtl import compat, distributed, rows
 
 
 def sum_over_replicas(value):
@@ -40,7 +40,7 @@ def assign(variable: tf.Variable, value) -> None:
     def update(strategy, variable, value):
         return strategy.extended.update(variable, put, args=(value,))
 
-    if replicas() == 1:
+    if not distributed.is_distributed(tf.distribute.get_strategy()):
         put(variable, value)
     else:
         tf.distribute.get_replica_context().merge_call(update, args=(variable, value))
@@ -166,15 +166,3 @@ def add(one, other):
         indices = tf.concat([one.indices, other.indices], 0)
         return tf.IndexedSlices(values, indices, one.dense_shape)
     return tf.convert_to_tensor(one) + tf.convert_to_tensor(other)
-
-
-def choose(condition, one, other):
-    """One of two gradients of a variable, where replicas meet and nothing may branch."""
-    if isinstance(one, tf.IndexedSlices) and isinstance(other, tf.IndexedSlices):
-        return add(_only_if(condition, one), _only_if(~condition, other))
-    return tf.where(condition, tf.convert_to_tensor(one), tf.convert_to_tensor(other))
-
-
-def _only_if(condition, slices):
-    values = tf.where(condition, slices.values, tf.zeros_like(slices.values))
-    return tf.IndexedSlices(values, slices.indices, slices.dense_shape)

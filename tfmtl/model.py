@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +14,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import balancers, compat, export, gradients, inputs, metrics, optimizers
+from tfmtl import (
+    balancers,
+    compat,
+    distributed,
+    export,
+    files,
+    gradients,
+    inputs,
+    loops,
+    metrics,
+    optimizers,
+)
 from tfmtl.callbacks import Reading, TrainingGuard
 from tfmtl.models.representation import recording
 from tfmtl.objectives import LossSums, Objectives, by_name
 from tfmtl.similarity import Similarity
 from tfmtl.steps import EVALUATED_LABEL, GRADIENT_NOT_FINITE, NOT_FINITE, TRAINED_LABEL, Step
+
+_NO_FAULT = [-1, -1, -1, -1]
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -66,6 +83,9 @@ class MultiTaskModel(keras.Model):
                 "`queries` must be None with layout='lists', where a list is a query. "
                 f"Received: {queries!r}"
             )
+        distributed.check_strategy()
+        self.train_function: Any
+        self.test_function: Any
         self.net = net
         self.layout = layout
         self.queries = queries
@@ -76,8 +96,8 @@ class MultiTaskModel(keras.Model):
                 each if isinstance(each, (str, int)) else compat.variable_name(each)
                 for each in shared
             ]
-        #: Steps taken, epochs finished, and passes begun over the training data.
-        self.progress = compat.add_state(self, "progress", (3,), "int64")
+        #: Steps, epochs finished, passes begun over the training data, and steps that were skipped.
+        self.progress = compat.add_state(self, "progress", (4,), "int64")
         self._objectives: Any = None  # Objectives, once compiled
         self._signature = None
         # Ids of variables: by output those it depends on, and those that `shared` means.
@@ -88,9 +108,9 @@ class MultiTaskModel(keras.Model):
         self._below_mark: frozenset[int] | None = None
         #: Cosines of gradients and updates, where a callback of the running `fit` asks for them.
         self.similarity: Similarity | None = None
-        # What went wrong: step, task and kind, or -1.
+        # What went wrong, step, task and kind, and a task whose weight is at its limit; or -1.
         self._fault = tf.Variable(
-            [-1, -1, -1],
+            _NO_FAULT,
             dtype=tf.int64,
             trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -233,6 +253,7 @@ class MultiTaskModel(keras.Model):
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
         jit_compile: bool | str | None = None,
+        on_non_finite: str = "raise",
     ) -> None:
         """Set how to train.
 
@@ -246,12 +267,23 @@ class MultiTaskModel(keras.Model):
             weighted_metrics: as ``metrics``, honouring sample weights.
             run_eagerly, steps_per_execution, jit_compile: as in Keras, but that a model with an
                 optimizer that steps by rows is not compiled by XLA unless asked for: XLA
-                reads and writes rows on one core (docs/performance.md).
+                reads and writes rows on one core (docs/performance.md). Several replicas are
+                never compiled by XLA.
+            on_non_finite: what follows a step whose losses or gradients are not finite, and
+                which is therefore not made: ``"raise"`` a ``FloatingPointError``, or ``"skip"``
+                it, warn once for each task, and show in the logs how many ``skipped_steps`` there
+                were. Under float16 Keras' loss scaling skips steps whose gradients overflow either
+                way.
 
         Raises:
             ValueError: tasks unknown or missing in any argument, a task that reaches no trainable
-                variable, a negative learning rate, or a balancer that does not fit.
+                variable, a negative learning rate, a balancer that does not fit, an unknown
+                ``on_non_finite``, or ``jit_compile=True`` with several replicas.
         """
+        if on_non_finite not in ("raise", "skip"):
+            raise ValueError(
+                f"`on_non_finite` must be 'raise' or 'skip'. Received: {on_non_finite!r}"
+            )
         objectives = Objectives(
             loss or {}, metrics, weighted_metrics, self.layout, self.queries, self._outputs
         )
@@ -265,6 +297,13 @@ class MultiTaskModel(keras.Model):
         extra = {} if jit_compile is None else {"jit_compile": jit_compile}
         if optimizers.steps_by_rows(optimizer):
             extra = {"jit_compile": False, **extra}
+        if distributed.is_distributed(self.distribute_strategy):
+            if jit_compile is True:
+                raise ValueError(
+                    "`jit_compile` must be False or None with several replicas, whose sums XLA "
+                    "does not compile. Received: True"
+                )
+            extra = {"jit_compile": False}
         super().compile(
             optimizer=optimizer,
             run_eagerly=run_eagerly,
@@ -274,6 +313,8 @@ class MultiTaskModel(keras.Model):
         with compat.unlocked(self):
             self._objectives = objectives
             self.balancer = balancer
+        self.on_non_finite = on_non_finite
+        self._warned: set = set()
         self._read_function: Any = None
         self._compiled_with = {
             "optimizer": self.optimizer,
@@ -284,6 +325,7 @@ class MultiTaskModel(keras.Model):
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
+            "on_non_finite": on_non_finite,
         }
         if self._signature is not None:
             self._build_state()
@@ -360,7 +402,11 @@ class MultiTaskModel(keras.Model):
         """What the balancer shows, and a backbone that has a ``watch()`` of its own."""
         of_net = self.net.watch() if hasattr(self.net, "watch") else {}
         similarity = self.similarity.result() if self.similarity else {}
-        return {**self.balancer.watch(), **of_net, **similarity}
+        skipped = {}
+        if self.on_non_finite == "skip" or compat.unscaled(self.optimizer) is not self.optimizer:
+            steps = tf.cast(compat.tf_variable(self.progress), tf.float32)[3]
+            skipped = {"skipped_steps": steps}
+        return {**self.balancer.watch(), **of_net, **similarity, **skipped}
 
     # Steps
 
@@ -373,37 +419,53 @@ class MultiTaskModel(keras.Model):
             update: feed the metrics too.
         """
         local = self._objectives.sums(data, predictions, update=update)
-        return LossSums(
-            local.sums,
-            gradients.sum_over_replicas(local.counts),
-            gradients.sum_over_replicas(local.misfits),
-        )
+        return LossSums(local.sums, *gradients.sum_over_replicas([local.counts, local.misfits]))
+
+    def tasks_without_labels(self) -> list[str]:
+        """Tasks that have had no label in training since the epoch began."""
+        counts = self._objectives.labelled()
+        return [task for task, count in zip(self.tasks, counts, strict=True) if not count]
 
     def track(self, sums: LossSums) -> None:
         """Feed the loss metrics with a batch, losses and counts of all replicas."""
         self._objectives.track(sums)
 
     def note_faults(self, losses, misfits, not_finite):
-        """Whether a step may be taken, and the operation that has noted why not.
+        """Take down what is wrong with a step.
 
         Args:
             losses, misfits: ``[tasks]``, of the global batch.
             not_finite: how many gradients are not finite.
+
+        Returns:
+            Whether the step may be made, a boolean scalar.
         """
         gradient = tf.fill(tf.shape(losses), not_finite > 0)  # no task's in particular
-        fault = tf.stack([~tf.math.is_finite(losses), misfits > 0, gradient])  # [kind, task]
-        # With several steps an execution, those behind a bad one are skipped as well.
-        stopped = self._fault[0] >= 0
-        sound = ~(tf.reduce_any(fault) | stopped)
+        fault = tf.stack([misfits > 0, ~tf.math.is_finite(losses), gradient])  # [kind, task]
+        wrong = tf.reduce_any(fault)
         first = tf.argmax(tf.cast(tf.reshape(fault, [-1]), tf.int32))
         tasks = tf.cast(len(self.tasks), tf.int64)
         step = compat.tf_variable(self.progress)[0]
-        found = tf.stack([step, first % tasks, first // tasks])
-        return sound, self._fault.assign(tf.where(sound | stopped, self._fault, found))
+        found = tf.stack([step, first % tasks, first // tasks, -1])
+        noted = self._fault[0] >= 0
+        # With several steps an execution, those behind one that ends the training are not made.
+        ends = noted & ((self._fault[2] == TRAINED_LABEL) | (self.on_non_finite == "raise"))
+        kept = ends | ~wrong | (noted & (found[2] != TRAINED_LABEL))
+        self._fault.assign(tf.where(kept, self._fault, found))
+        return ~(wrong | ends)
 
-    def count_step(self) -> None:
-        """Note that a training step has been made."""
-        self.progress.assign_add(tf.constant([1, 0, 0], tf.int64))
+    def count_step(self, made) -> None:
+        """Take down that a training step is over.
+
+        Args:
+            made: whether it moved the variables, a boolean scalar.
+        """
+        skipped = 1 - tf.cast(made, tf.int64)
+        self.progress.assign_add(tf.stack([1, 0, 0, skipped]))
+        self.balancer.count(made)
+        limited = self.balancer.limited()
+        fault = tf.convert_to_tensor(self._fault)
+        self._fault.assign(tf.where([False] * 3 + [True], limited, fault))
 
     # Nothing in the steps is for AutoGraph to convert, and looking takes it seconds.
     @tf.autograph.experimental.do_not_convert
@@ -417,9 +479,28 @@ class MultiTaskModel(keras.Model):
         sums = self._objectives.sums(data, predictions, update=True)
         self._objectives.track(sums)
         misfits = gradients.sum_over_replicas(sums.misfits)
-        found = tf.stack([tf.zeros([], tf.int64), tf.argmax(misfits), EVALUATED_LABEL])
+        found = tf.stack([tf.zeros([], tf.int64), tf.argmax(misfits), EVALUATED_LABEL, -1])
         self._fault.assign(tf.where(tf.reduce_any(misfits > 0), found, self._fault))
         return self.get_metrics_result()
+
+    def make_train_function(self, force=False):
+        if not distributed.is_distributed(self.distribute_strategy):
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = loops.train_function(self)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if not distributed.is_distributed(self.distribute_strategy):
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = loops.test_function(self)
+        return self.test_function
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras 3's `fit`. Everything is built before; several workers would fail in it
+        # (keras-team/keras#20585).
+        pass
 
     # Fitting
 
@@ -508,13 +589,12 @@ class MultiTaskModel(keras.Model):
         try:
             yield
         except tf.errors.InvalidArgumentError as error:
-            fault = self.fault()
-            if fault is None:
-                raise
-            raise fault from error
-        fault = self.fault()
-        if fault is not None:
-            raise fault
+            try:
+                self.heed_faults()
+            except (FloatingPointError, ValueError) as fault:
+                raise fault from error
+            raise
+        self.heed_faults()
 
     @property
     def _complete(self) -> bool:
@@ -525,7 +605,7 @@ class MultiTaskModel(keras.Model):
         """Build everything and check what can be checked before the first step."""
         if self._objectives is None:
             raise ValueError("Call `compile(optimizer, loss, ...)` before training.")
-        self._fault.assign([-1, -1, -1])
+        self._fault.assign(_NO_FAULT)
         for source in sources:
             if source is None:
                 continue
@@ -548,12 +628,43 @@ class MultiTaskModel(keras.Model):
             if wrong.size:
                 raise ValueError(label_error(task, low, high, wrong.flat[0]))
 
-    def fault(self) -> Exception | None:
-        """What went wrong since the last call: an error to raise, or ``None``."""
-        step, task, kind = (int(value) for value in self._fault.numpy())
+    def heed_faults(self) -> None:
+        """Raise what went wrong since the last call, or warn of it once, as ``compile`` was told.
+
+        Raises:
+            FloatingPointError: a loss or gradient is not finite.
+            ValueError: a label outside the domain of its loss.
+        """
+        step, task, kind, limited = self._fault.numpy().tolist()
+        if limited >= 0:
+            self.warn_once(
+                f"The balancer's weight of task {self.tasks[limited]!r} has reached its limit, as "
+                "the task's gradient has almost vanished. It is kept there."
+            )
         if step < 0:
-            return None
-        self._fault.assign([-1, -1, -1])
+            return
+        self._fault.assign(_NO_FAULT)
+        if kind in (NOT_FINITE, GRADIENT_NOT_FINITE) and self.on_non_finite == "skip":
+            lost = kind == GRADIENT_NOT_FINITE
+            name = "A gradient" if lost else f"The loss of task {self.tasks[task]!r}"
+            message = f"{name} is not finite, first at step {step}. Such steps are skipped."
+            self.warn_once(message, of=name)
+            return
+        raise self._error(step, task, kind)
+
+    def warn_once(self, message: str, of: str | None = None) -> None:
+        """Warn, unless it was done since ``compile``.
+
+        Args:
+            message: the warning.
+            of: what it is about; by default its words.
+        """
+        if (of or message) not in self._warned:
+            self._warned.add(of or message)
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+    def _error(self, step: int, task: int, kind: int) -> Exception:
+        """The error to raise for a fault."""
         name = self.tasks[task]
         if kind == NOT_FINITE:
             return FloatingPointError(
@@ -602,11 +713,12 @@ class MultiTaskModel(keras.Model):
         counts = np.sum([batch[0].counts for batch in found], axis=0, dtype=np.float64)
         losses = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
         aucs = [metrics.binary_auc(task) for task in zip(*(b[1] for b in found), strict=True)]
-        return Reading(losses, np.array(aucs))
+        figures = np.stack([losses, np.array(aucs)])
+        return Reading(*distributed.of_chief(self.distribute_strategy, figures))
 
     def count_pass(self) -> None:
         """Note that a pass over the training data begins."""
-        self.progress.assign_add(tf.constant([0, 0, 1], tf.int64))
+        self.progress.assign_add(tf.constant([0, 0, 1, 0], tf.int64))
 
     @property
     def steps_taken(self) -> int:
@@ -614,6 +726,67 @@ class MultiTaskModel(keras.Model):
         return int(self.progress.numpy()[0])
 
     # Saving
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Keras' ``save``. A file appears whole or not at all; several workers have all to call
+        this, and the first writes.
+
+        Raises:
+            FileExistsError: there is a file, and ``overwrite`` is false.
+        """
+        with self._written(filepath, overwrite) as beside:
+            super().save(beside, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        """Keras' ``save_weights``, in the way of :meth:`save`."""
+        with self._written(filepath, overwrite) as beside:
+            super().save_weights(beside, **kwargs)
+
+    def load_weights(self, filepath, *args, **kwargs):
+        """Keras' ``load_weights``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is cut short, no file of weights, or one of another model. Of a model of
+                other shapes some weights may have been loaded.
+        """
+        try:
+            with compat.arrays_from_files():
+                return super().load_weights(filepath, *args, **kwargs)
+        except FileNotFoundError:
+            raise
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(
+                "`filepath` must be a whole file of weights of such a model. "
+                f"Received: {os.fspath(filepath)!r} ({error})"
+            ) from error
+
+    def _written(self, filepath, overwrite: bool):
+        if not overwrite and os.path.exists(filepath):
+            raise FileExistsError(
+                "`filepath` must not exist yet, or `overwrite` be true. "
+                f"Received: {os.fspath(filepath)!r}"
+            )
+        if not os.fspath(filepath).endswith((".keras", ".h5")):
+            # A folder, or a checkpoint of TensorFlow's, which moves its files into place itself.
+            return contextlib.nullcontext(filepath)
+        self._check_room(os.path.dirname(os.fspath(filepath)) or ".")
+        return files.written(filepath, distributed.is_chief(self.distribute_strategy))
+
+    def _check_room(self, folder: str) -> None:
+        """Raise ``OSError`` where a disk has no room for what is saved: HDF5 would crash there."""
+        optimizer = compat.optimizer_variables(self.optimizer) if self._objectives else []
+        needed = sum(
+            math.prod(each.shape) * tf.as_dtype(each.dtype).size
+            for each in {id(v): v for v in (*self.weights, *optimizer)}.values()
+        )
+        free = files.free_bytes(folder)
+        if free < needed:
+            raise OSError(
+                errno.ENOSPC,
+                f"`filepath` needs {needed:,} bytes, and {free:,} are free. Nothing was written",
+                folder,
+            )
 
     def get_config(self):
         return {

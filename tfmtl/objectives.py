@@ -439,6 +439,10 @@ class Objectives:
         """The tracked mean loss of each task since the last reset."""
         return [objective.tracker.result() for objective in self._all]
 
+    def labelled(self) -> list[float]:
+        """How many labels of each task were tracked since the last reset."""
+        return [float(compat.tf_variable(each.tracker.count).numpy()) for each in self._all]
+
     def domain(self, task: str) -> tuple[float, float]:
         """The labels the task's loss is defined for."""
         return self._all[self.tasks.index(task)].domain

@@ -38,6 +38,12 @@ class PriorityStages(HeldOutReadings):
         if self._nmt.done:
             return
         better, over = self._nmt.observe(reading, self.model.steps_taken)
+        for task, multiplier in self._nmt.multipliers_at_limit().items():
+            self.model.warn_once(
+                f"The multiplier of task {task!r} has reached its limit, {multiplier:g}, and its "
+                "constraint does not hold yet. It is kept there.",
+                of=f"multiplier {task}",
+            )
         if better:
             self._nmt.store("best", self._weights)
         if over:

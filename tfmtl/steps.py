@@ -9,28 +9,42 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from tfmtl import compat, gradients, optimizers, rows, sequential
-from tfmtl.balancers.base import changing_only_if
+from tfmtl import compat, distributed, gradients, optimizers, rows, sequential
 from tfmtl.models.representation import recording
 from tfmtl.objectives import LossSums
 
 if TYPE_CHECKING:
     from tfmtl.model import MultiTaskModel
 
-#: Kinds of fault: a loss in training, a label, a gradient though every loss is finite (a ReLU may
+#: Kinds of fault: a label in training, a loss, a gradient though every loss is finite (a ReLU may
 #: swallow a NaN going forward that comes back), and a label in evaluation.
-NOT_FINITE, TRAINED_LABEL, GRADIENT_NOT_FINITE, EVALUATED_LABEL = range(4)
+TRAINED_LABEL, NOT_FINITE, GRADIENT_NOT_FINITE, EVALUATED_LABEL = range(4)
+
+
+def takes_turns(balancer) -> bool:
+    """Whether a balancer searches its weights in some steps and keeps them in the others."""
+    return (
+        balancer.reads in ("gramian", "updates")
+        and balancer.update_every > 1
+        and not getattr(balancer, "own_moments", False)
+    )
 
 
 class Step:
     """A forward pass of a model on a batch, recorded, and the step that follows from it.
 
+    Where there is one replica, :meth:`take` makes the step. Several replicas meet, to add up what
+    they have, in :meth:`find`, :meth:`apply` and :meth:`finish`, and cannot meet inside a branch:
+    whoever makes their steps branches between the three (:mod:`tfmtl.loops`).
+
     Args:
         model: a compiled :class:`tfmtl.MultiTaskModel`.
         data: a batch of ``(x, y)`` or ``(x, y, sample_weight)``.
+        searching: whether a balancer that takes turns (:func:`takes_turns`) searches its weights;
+            ``None``: the step asks it.
     """
 
-    def __init__(self, model: MultiTaskModel, data):
+    def __init__(self, model: MultiTaskModel, data, searching: bool | None = None):
         self._model = model
         self._balancer = model.balancer
         self._optimizer = model.optimizer
@@ -39,6 +53,7 @@ class Step:
         self._watched = [compat.tf_variable(each) for each in self._variables]
         self._is_shared = model.is_shared()
         self._data = data
+        self._searching = searching if takes_turns(self._balancer) else True
         tasks = model.tasks
         with contextlib.ExitStack() as stack:
             # One tape for all losses at once, and where they are asked for, one for each task.
@@ -65,50 +80,107 @@ class Step:
             else []
         )
         self._share = share
-        #: ``[tasks]``, of the global batch; and finite.
-        self._raw_losses = gradients.sum_over_replicas(share.means)
-        self._losses = gradients.finite(self._raw_losses)
+        #: ``[tasks]``, of the global batch.
+        self._losses = gradients.sum_over_replicas(share.means)
 
     def _takes_each(self) -> bool:
-        """Whether a step may go backward from each task by itself."""
-        return self._balancer.reads != "losses" and self._balancer.accumulate == "jacobian"
+        """Whether the step may go backward from each task by itself."""
+        balancer = self._balancer
+        return (
+            balancer.reads != "losses"
+            and balancer.accumulate == "jacobian"
+            and self._searching is not False
+        )
 
     def take(self) -> None:
-        """Make the step."""
-        balancer, model = self._balancer, self._model
-        if balancer.reads == "updates":
-            self._step_by_updates()
+        """Make the step, where there is one replica."""
+        if self._balancer.reads == "updates" and self._searching is None:
+            tf.cond(self._balancer.due(), lambda: self._take(True), lambda: self._take(False))
         else:
-            self._apply(self._update())
+            self._take(self._searching)
+
+    def _take(self, searching: bool | None) -> None:
+        tf.cond(self.find(searching), self.apply, lambda: None)
+        self.finish()
+
+    def find(self, searching: bool | None = None):
+        """Find what moves the variables.
+
+        Args:
+            searching: as of the class; by default what that was given.
+
+        Returns:
+            Whether the step is to be made: every loss and gradient is finite and every label in
+            its domain. A boolean scalar, the same on all replicas.
+        """
+        model = self._model
+        searching = self._searching if searching is None else searching
+        shifts: list = []
+        if self._balancer.reads == "updates":
+            update, shifts = self._update_by_updates(searching)
+        else:
+            update = self._update(searching)
+        self._given = compat.unscale_gradients(self._optimizer, update)
+        #: For each shared variable what moves it in the optimizer's place.
+        self._shifts = shifts
+        #: How many variables have a gradient that is not finite, a scalar.
+        self._lost = self._not_finite(self._given)
+        # Under float16 the optimizer, which scales the loss by it, passes over such a step.
+        scaled = compat.unscaled(self._optimizer) is not self._optimizer
+        faults = tf.zeros([]) if scaled else self._lost
+        self._sound = model.note_faults(self._losses, self._share.misfits, faults)
+        self._start = [tf.identity(each) for each in self._watched] if model.similarity else []
+        return self._sound
+
+    def apply(self) -> None:
+        """Move the variables."""
+        optimizer = self._optimizer
+        pairs = zip(self._given, self._variables, strict=True)
+        inner = compat.unscaled(optimizer)
+        shared = self._model.shared_variables if self._shifts else []
+        before = [
+            rows.read(compat.tf_variable(each), shift.indices)
+            if isinstance(shift, tf.IndexedSlices)
+            else tf.identity(compat.tf_variable(each))
+            for each, shift in zip(shared, self._shifts, strict=True)
+        ]
+        rate = tf.cast(compat.learning_rate(inner), tf.float32) if self._shifts else None
+        with tf.name_scope("optimizer"):
+            optimizer.apply_gradients([(g, v) for g, v in pairs if g is not None])
+            if self._shifts:
+                self._shift(inner, before, rate)
+
+    def finish(self) -> None:
+        """Take down what the step did."""
+        balancer, model, share = self._balancer, self._model, self._share
+        if model.similarity:
+            moved = [a - b for a, b in zip(self._start, self._watched, strict=True)]
+            summed = gradients.sum_over_replicas(list(self._given))
+            model.similarity.update(summed, moved, self._is_shared, self._sound)
+        model.count_step(self._sound & (self._lost == 0))
         if balancer.looks_back:
             predictions = model.predictions(self._data[0], training=True)
             after = model.global_sums(self._data, predictions, update=False)
-            means = gradients.finite(gradients.sum_over_replicas(after.means))
-            balancer.look_back(self._losses, means)
-        share = self._share
-        sums = LossSums(self._raw_losses * share.counts, share.counts, share.misfits)
-        model.track(sums)
+            means = gradients.sum_over_replicas(after.means)
+            balancer.look_back_if(self._sound, self._losses, means)
+        model.track(LossSums(self._losses * share.counts, share.counts, share.misfits))
 
     # What the optimizer is given for each trainable variable
 
-    def _update(self) -> list:
+    def _update(self, searching: bool | None) -> list:
         balancer = self._balancer
         if balancer.reads == "losses":
-            return self._of_all(tf.stop_gradient(balancer(self._losses)), everywhere=True)
+            return self._of_all(balancer.search(self._losses), everywhere=True)
         if balancer.wrt == "representation":
             if balancer.reads == "gradients":
                 return self._of_masked_representations()
-            return self._of_all(self._now_and_then(self._gramian_at_representation))
+            return self._of_all(self._weights(searching, self._gramian_at_representation))
         if balancer.reads == "gradients":
             return self._of_each(self._masked)
         if balancer.accumulate == "gramian":
-            return self._of_all(self._now_and_then(self._gramian_by_rows))
-        if balancer.update_every == 1:
-            return self._of_each(self._weighed)
-        due = balancer.due()
-        if gradients.replicas() > 1:
-            # Replicas cannot meet inside a branch: they search in every step, and undo it.
-            return self._of_each(lambda columns: self._weighed(columns, due))
+            return self._of_all(self._weights(searching, self._gramian_by_rows))
+        if searching is not None:
+            return self._of_each(self._weighed) if searching else self._of_all(balancer.last())
         present: list[bool] = []
 
         def without_none(update):
@@ -117,7 +189,7 @@ class Step:
 
         found = iter(
             tf.cond(
-                due,
+                balancer.due(),
                 lambda: without_none(self._of_each(self._weighed)),
                 lambda: without_none(self._of_all(balancer.last())),
             )
@@ -226,27 +298,17 @@ class Step:
         return self._unscaled(gradients.gramian(gradients.summed(columns)))
 
     def _unscaled(self, gramian):
-        scale = compat.scale_loss(self._optimizer, tf.ones([]))
-        return gradients.finite(gramian / scale**2)
+        return gramian / compat.scale_loss(self._optimizer, tf.ones([])) ** 2
 
-    def _weighed(self, columns, due=None) -> list:
-        """By a balancer's weights; where a search is not due, by the last ones."""
-        weights = self._search(self._gramian(columns), due)
+    def _weighed(self, columns) -> list:
+        """By the weights that a search finds."""
+        weights = self._balancer.search(self._losses, self._gramian(columns))
         return [column.weighted(weights) for column in columns]
-
-    def _search(self, gramian, due=None):
-        """The balancer's weights; where it is not due, the last ones, and nothing changed."""
-        if due is None:
-            return tf.stop_gradient(self._balancer(self._losses, gramian))
-        last = self._balancer.last()
-        with changing_only_if(due, self._balancer):
-            weights = tf.where(due, self._balancer(self._losses, gramian), last)
-        return tf.stop_gradient(weights)
 
     def _masked(self, columns) -> list:
         """What a balancer leaves of the gradients, entry by entry, shared among the replicas."""
         whole = gradients.summed(columns)
-        found = self._balancer(self._losses, [column.stack() for column in whole])
+        found = self._balancer.mask(self._losses, [column.stack() for column in whole])
         return [
             column.put(tf.reduce_sum(each, 0) / gradients.replicas())
             for column, each in zip(whole, found, strict=True)
@@ -272,20 +334,21 @@ class Step:
         found = sequential.gramian(self._together, self._objectives[0], variables)
         return self._unscaled(found)
 
-    def _now_and_then(self, gramian: Callable):
-        """A balancer's weights, from a Gram matrix that is made where a search is due."""
+    def _weights(self, searching: bool | None, gramian: Callable):
+        """A balancer's weights, from a Gram matrix that is made where they are searched."""
         balancer = self._balancer
-        if balancer.update_every == 1:
-            return self._search(gramian())
-        due = balancer.due()
-        if gradients.replicas() > 1:
-            return self._search(gramian(), due)
-        return tf.cond(due, lambda: self._search(gramian()), balancer.last)
+
+        def search():
+            return balancer.search(self._losses, gramian())
+
+        if searching is None:
+            return tf.cond(balancer.due(), search, balancer.last)
+        return search() if searching else balancer.last()
 
     def _of_masked_representations(self) -> list:
         """As :meth:`_of_all`, the backward pass going on from masked gradients."""
         stacked = gradients.Column(self._at_representation()).stack()
-        (kept,) = self._balancer(self._losses, [stacked])
+        (kept,) = self._balancer.mask(self._losses, [stacked])
         below = self._together.gradient(
             self._representations, self._watched, output_gradients=tf.unstack(kept)
         )
@@ -299,8 +362,11 @@ class Step:
 
     # A balancer that weighs what the optimizer would do for each task
 
-    def _step_by_updates(self) -> None:
+    def _update_by_updates(self, searching: bool | None) -> tuple[list, list]:
+        """What the optimizer is given, and what moves the shared variables in its place."""
         balancer = self._balancer
+        if not searching:
+            return self._of_all(balancer.last()), []
         optimizer = compat.unscaled(self._optimizer)
         shared = self._model.shared_variables
         shifts: list = []
@@ -322,39 +388,20 @@ class Step:
             shifts[:] = found if balancer.moments == "after" else []
             return [column.weighted(weights) for column in columns]
 
-        if balancer.update_every == 1 or balancer.own_moments:
-            self._apply(self._of_each(combine), shifts)
-            return
-        due = balancer.due()
-        if gradients.replicas() == 1:
-            tf.cond(
-                due,
-                lambda: self._apply(self._of_each(combine), shifts),
-                lambda: self._apply(self._of_all(balancer.last())),
-            )
-            return
-        last = balancer.last()
-        with changing_only_if(due, balancer):
-            searched = self._of_each(combine)
-        kept = self._of_all(last)
-        update = [
-            None if new is None else gradients.choose(due, new, old)
-            for new, old in zip(searched, kept, strict=True)
-        ]
-        self._apply(update, shifts, due)
+        return self._of_each(combine), shifts
 
-    def _shift(self, optimizer, shifts, before, rate, wanted) -> None:
+    def _shift(self, optimizer, before, rate) -> None:
         """Put the shared variables where the balancer moves them, not where the optimizer did."""
         shared = self._model.shared_variables
-        for variable, shift, value in zip(shared, shifts, before, strict=True):
+        for variable, shift, value in zip(shared, self._shifts, before, strict=True):
             there = compat.tf_variable(variable)
             ids = shift.indices if isinstance(shift, tf.IndexedSlices) else None
             decay = compat.weight_decay(optimizer, variable)
             value = tf.cast(value, tf.float32)
             moved = value * (1 - rate * decay) if decay else value
             moved -= rate * (shift if ids is None else shift.values)
-            right = wanted & tf.reduce_all(tf.math.is_finite(moved))
-            if gradients.replicas() == 1:
+            right = tf.reduce_all(tf.math.is_finite(moved))
+            if not distributed.is_distributed(tf.distribute.get_strategy()):
                 tf.cond(right, functools.partial(_place, there, ids, moved), lambda: None)
                 continue
             now = tf.cast(there if ids is None else rows.read(there, ids), tf.float32)
@@ -363,61 +410,10 @@ class Step:
     # The optimizer
 
     def _not_finite(self, update: Sequence):
-        """How many variables have a gradient that is not finite, a scalar.
-
-        Under float16 that is the optimizer's own concern, which scales the loss by it.
-        """
-        if compat.unscaled(self._optimizer) is not self._optimizer:
-            return tf.zeros([])
+        """How many variables have a gradient that is not finite, over all replicas, a scalar."""
         values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in update]
         wrong = [~tf.reduce_all(tf.math.is_finite(each)) for each in values if each is not None]
         return gradients.sum_over_replicas(tf.add_n([tf.cast(each, tf.float32) for each in wrong]))
-
-    def _apply(self, update: Sequence, shifts: Sequence = (), shifting=True) -> None:
-        """Take the step, unless a loss or gradient is not finite or a label not in its domain.
-
-        Args:
-            update: what the optimizer is given for each trainable variable.
-            shifts: for each shared variable what moves it in the optimizer's place.
-            shifting: whether it does.
-        """
-        model, optimizer = self._model, self._optimizer
-        losses, misfits = self._raw_losses, self._share.misfits
-        update = compat.unscale_gradients(optimizer, update)
-        pairs = [(g, v) for g, v in zip(update, self._variables, strict=True) if g is not None]
-        sound, noted = model.note_faults(losses, misfits, self._not_finite(update))
-        similarity = model.similarity
-        start = [tf.identity(each) for each in self._watched] if similarity else []
-
-        def apply():
-            inner = compat.unscaled(optimizer)
-            shared = model.shared_variables if shifts else []
-            before = [
-                rows.read(compat.tf_variable(each), shift.indices)
-                if isinstance(shift, tf.IndexedSlices)
-                else tf.identity(compat.tf_variable(each))
-                for each, shift in zip(shared, shifts, strict=False)
-            ]
-            rate = tf.cast(compat.learning_rate(inner), tf.float32) if shifts else None
-            with tf.name_scope("optimizer"):
-                optimizer.apply_gradients(pairs)
-                if shifts:
-                    self._shift(inner, shifts, before, rate, shifting)
-
-        if gradients.replicas() == 1:
-            tf.cond(sound, apply, lambda: None)
-        else:
-            # Replicas cannot meet inside a branch, so the step is stopped instead of skipped.
-            with (
-                tf.control_dependencies([noted]),
-                tf.control_dependencies([tf.debugging.Assert(sound, [losses, misfits])]),
-            ):
-                apply()
-        if similarity:
-            moved = [a - b for a, b in zip(start, self._watched, strict=True)]
-            summed = gradients.sum_over_replicas(list(update))
-            similarity.update(summed, moved, self._is_shared, sound)
-        model.count_step()
 
 
 def _place(variable, ids, values) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
 from tfmtl import compat
+
+#: No weight is larger: it would make more than 1 of a gradient of length 1e-9, which is a task that
+#: has nothing left to learn.
+WEIGHT_LIMIT = 1e9
 
 
 class Balancer(keras.layers.Layer):
@@ -32,8 +35,8 @@ class Balancer(keras.layers.Layer):
     (:class:`~tfmtl.balancers.GradDrop`). With ``reads = "updates"`` it is a
     :class:`~tfmtl.balancers.updates.UpdateBalancer`.
 
-    A task without a label in the batch has a loss of 0, and so has one whose loss is not finite:
-    that step is not taken.
+    A task without a label in the batch has a loss of 0. :meth:`call` reads finite numbers alone:
+    what comes of others is undone, see :meth:`search`.
     """
 
     #: What :meth:`call` needs: ``"losses"``, ``"gramian"``, ``"gradients"`` or ``"updates"``.
@@ -52,6 +55,9 @@ class Balancer(keras.layers.Layer):
     #: With ``reads = "gramian"``: whether the tasks' gradients are held all at once, the
     #: ``"jacobian"``, or one by one, as the ``"gramian"`` allows.
     accumulate = "jacobian"
+
+    #: Whether training is over, as it is for NMT when its last stage has ended.
+    done = False
 
     def __init__(self, **kwargs):
         # Weights are found in float32 whatever the model computes in.
@@ -108,6 +114,55 @@ class Balancer(keras.layers.Layer):
     def call(self, losses, gramian=None):
         raise NotImplementedError
 
+    def search(self, losses, *matrices):
+        """The weights ``[tasks]`` of a step, from what may not be finite.
+
+        Where losses, matrices or the weights found are not finite, the balancer stays as it was
+        and the weights are the last good ones. They are kept within :data:`WEIGHT_LIMIT`.
+
+        Args:
+            losses, matrices: as :meth:`call` takes them.
+        """
+        before, last = Before(self), self.last()
+        given = [losses, *matrices]
+        found = tf.stop_gradient(self(*map(_finite, given)))
+        sound = tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in (*given, found)])
+        before.back_unless(sound)
+        return tf.where(sound, bounded(found), tf.ones_like(found) if last is None else last)
+
+    def mask(self, losses, whole: Sequence) -> list:
+        """What a balancer with ``reads = "gradients"`` leaves of the tasks' gradients.
+
+        Where something is not finite it stays as it was, as in :meth:`search`.
+
+        Args:
+            losses: ``[tasks]``.
+            whole: the gradients, ``[tasks, ...]`` for each shared variable.
+        """
+        before = Before(self)
+        found = self(_finite(losses), whole)
+        given = (losses, *whole)
+        before.back_unless(tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in given]))
+        return found
+
+    @property
+    def step_variables(self) -> list:
+        """The variables that a search or a look back may change."""
+        return self.variables
+
+    def last(self):
+        """The weights of the last search, ``[tasks]``; ``None`` where each step has its own."""
+        return None
+
+    def limited(self):
+        """The place of a task whose weight is at :data:`WEIGHT_LIMIT`, or -1; an int64 scalar."""
+        last = self.last()
+        if last is None:
+            return tf.constant(-1, tf.int64)
+        at_limit = tf.abs(last) >= WEIGHT_LIMIT
+        first = tf.argmax(tf.cast(at_limit, tf.int32))
+        return tf.where(tf.reduce_any(at_limit), first, tf.constant(-1, tf.int64))
+
     def record(self, weights, gramian=None) -> None:
         """Keep the weights ``[tasks]`` of a step, to be watched."""
 
@@ -118,8 +173,27 @@ class Balancer(keras.layers.Layer):
     def restart(self) -> None:
         """Forget what belongs to the steps so far: training starts anew, as NMT's stages do."""
 
+    def count(self, made) -> None:
+        """Take down that a step is over.
+
+        Args:
+            made: whether it moved the variables, a boolean scalar. One that did not is not counted,
+                so that a search that came to nothing is made again.
+        """
+
     def look_back(self, losses, losses_after) -> None:
         """Learn from the losses ``[tasks]`` of a batch before and after the step on it."""
+
+    def look_back_if(self, sound, losses, losses_after) -> None:
+        """As :meth:`look_back`, where the step was made and all losses are finite.
+
+        Args:
+            sound: whether it was made, a boolean scalar.
+            losses, losses_after: ``[tasks]``.
+        """
+        before = Before(self)
+        self.look_back(_finite(losses), _finite(losses_after))
+        before.back_unless(sound & tf.reduce_all(tf.math.is_finite(losses_after)))
 
     def total(self, losses):
         """The figure reported as ``loss``, from the tasks' mean losses ``[tasks]``: their sum."""
@@ -141,17 +215,32 @@ class Balancer(keras.layers.Layer):
         return cls(**config)
 
 
-@contextlib.contextmanager
-def changing_only_if(condition, layer: keras.layers.Layer) -> Iterator[None]:
-    """Undo what happens to a layer's variables within, unless a boolean tensor holds.
+class Before:
+    """What a balancer's step variables hold now, to go back to.
 
     Unlike a branch of the graph, this works where replicas meet.
+
+    Args:
+        balancer: whose they are.
     """
-    state = [compat.tf_variable(variable) for variable in layer.variables]
-    before = [tf.identity(variable) for variable in state]
-    yield
-    for variable, kept in zip(state, before, strict=True):
-        variable.assign(tf.where(condition, variable, kept))
+
+    def __init__(self, balancer: Balancer):
+        self._variables = [compat.tf_variable(each) for each in balancer.step_variables]
+        self._values = [tf.identity(each) for each in self._variables]
+
+    def back_unless(self, condition) -> None:
+        """Undo what has happened since, unless a boolean scalar holds."""
+        for variable, value in zip(self._variables, self._values, strict=True):
+            variable.assign(tf.where(condition, variable, value))
+
+
+def bounded(weights):
+    """Weights within :data:`WEIGHT_LIMIT`."""
+    return tf.clip_by_value(weights, -WEIGHT_LIMIT, WEIGHT_LIMIT)
+
+
+def _finite(values):
+    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
 
 
 def check_task_names(argument: str, names: Sequence[str], tasks: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfmtl import compat, solvers
-from tfmtl.balancers.base import Balancer, check_wrt
+from tfmtl.balancers.base import Balancer, bounded, check_wrt
 
 
 class GramianBalancer(Balancer):
@@ -77,7 +77,7 @@ class GramianBalancer(Balancer):
 
     def record(self, weights, gramian=None):
         """Keep what a search found, to be used until the next one and to be watched."""
-        self._last.assign(tf.cast(weights, tf.float32))
+        self._last.assign(bounded(tf.cast(weights, tf.float32)))
         self._norms.assign(tf.sqrt(tf.linalg.diag_part(gramian)))
         self._cosines.assign(solvers.cosines(gramian))
 
@@ -86,10 +86,12 @@ class GramianBalancer(Balancer):
         self._steps_since.assign(0)
 
     def due(self):
-        """Whether this step searches the weights, a boolean scalar; counts the step."""
+        """Whether this step searches the weights, a boolean scalar."""
+        return tf.equal(tf.convert_to_tensor(self._steps_since), 0)
+
+    def count(self, made):
         since = tf.convert_to_tensor(self._steps_since)
-        self._steps_since.assign((since + 1) % self.update_every)
-        return tf.equal(since, 0)
+        self._steps_since.assign((since + tf.cast(made, tf.int32)) % self.update_every)
 
     def last(self):
         """The weights of the last search, ``[tasks]``."""

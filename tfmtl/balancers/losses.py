@@ -35,9 +35,12 @@ class LossBalancer(Balancer):
     def record(self, weights, gramian=None):
         self._last.assign(weights)
 
+    def last(self):
+        return tf.convert_to_tensor(self._last)
+
     def watch(self):
         """``weight_<task>`` of the last step."""
-        weights = tf.convert_to_tensor(self._last)
+        weights = self.last()
         return {f"weight_{task}": weights[i] for i, task in enumerate(self.tasks)}
 
 

@@ -9,7 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl import compat
-from tfmtl.balancers.base import Balancer, check_non_negative, check_task_names
+from tfmtl.balancers.base import (
+    WEIGHT_LIMIT,
+    Balancer,
+    check_non_negative,
+    check_task_names,
+)
 from tfmtl.balancers.staged import Staged
 from tfmtl.callbacks import Reading
 from tfmtl.stages import PriorityStages
@@ -220,6 +225,7 @@ class NMT(Balancer):
             excess = losses - tf.convert_to_tensor(self._baselines)[0, :, 0] - self._tolerance
             ascended = tf.nn.relu(multipliers + self.multiplier_rate * excess)
             earlier = tf.less(self._rank, tf.convert_to_tensor(self._stage))
+            ascended = tf.minimum(ascended, WEIGHT_LIMIT)
             multipliers = tf.where(earlier, ascended, multipliers)
             self._multipliers.assign(multipliers)
         weights = self._mixture(multipliers)
@@ -251,9 +257,18 @@ class NMT(Balancer):
         """As :meth:`~tfmtl.balancers.gramian.GramianBalancer.due`, of the inner balancer."""
         return self.inner.due()  # type: ignore[union-attr]
 
+    def count(self, made):
+        if self.inner is not None:
+            self.inner.count(made)
+
     def last(self):
         """As :meth:`~tfmtl.balancers.gramian.GramianBalancer.last`, of the inner balancer."""
-        return self.inner.last()  # type: ignore[union-attr]
+        return None if self.inner is None else self.inner.last()
+
+    @property
+    def step_variables(self):
+        inners = [] if self.inner is None else [self.inner, *self._inners]
+        return [self._multipliers, *(each for inner in inners for each in inner.step_variables)]
 
     def balance(self, losses, gradients, variables, optimizer):
         """As :meth:`~tfmtl.balancers.updates.UpdateBalancer.balance`, of the inner balancer."""
@@ -412,6 +427,12 @@ class NMT(Balancer):
                 step=int(row["step"]), stage=int(row["stage"]), feasible=bool(row["feasible"])
             )
         return rows
+
+    def multipliers_at_limit(self) -> dict[str, float]:
+        """Multipliers that cannot rise further, by task."""
+        limit = MULTIPLIER_BOUNDS[1] if self.variant == "held_out" else WEIGHT_LIMIT
+        values = self._multipliers.numpy().tolist()
+        return {t: v for t, v in zip(self.tasks, values, strict=True) if v >= limit}
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Loss and AUC at θ* of each task whose stage has ended."""

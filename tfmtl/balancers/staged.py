@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.balancers.base import Balancer, changing_only_if
+from tfmtl.balancers.base import Balancer, Before
 
 
 class Staged:
@@ -40,8 +40,9 @@ class Staged:
         for number, (copy, members) in enumerate(zip(self.copies, self._members, strict=True)):
             running = tf.equal(stage, number)
             parts = [tf.gather(tf.gather(each, members), members, axis=1) for each in matrices]
-            with changing_only_if(running, copy):
-                found = copy(tf.gather(losses, members), *parts)
+            before = Before(copy)
+            found = copy(tf.gather(losses, members), *parts)
+            before.back_unless(running)
             spread = tf.tensor_scatter_nd_update(tf.ones_like(losses), members[:, None], found)
             weights = tf.where(running, spread, weights)
         return weights
@@ -49,5 +50,6 @@ class Staged:
     def look_back(self, stage, losses, losses_after) -> None:
         """As :meth:`tfmtl.balancers.Balancer.look_back`, for the running stage."""
         for number, (copy, members) in enumerate(zip(self.copies, self._members, strict=True)):
-            with changing_only_if(tf.equal(stage, number), copy):
-                copy.look_back(tf.gather(losses, members), tf.gather(losses_after, members))
+            before = Before(copy)
+            copy.look_back(tf.gather(losses, members), tf.gather(losses_after, members))
+            before.back_unless(tf.equal(stage, number))

@@ -89,6 +89,11 @@ class UpdateBalancer(GramianBalancer):
         self.record(weights, gramian)
         return weights
 
+    @property
+    def step_variables(self):
+        moments = {id(each) for slots in self._moments for each in slots.values()}
+        return [each for each in self.variables if id(each) not in moments]
+
     def restart(self):
         """The next step searches, with fresh moments."""
         super().restart()
@@ -105,22 +110,24 @@ class UpdateBalancer(GramianBalancer):
                 by each task, float32, over all replicas.
             variables: the shared variables.
             optimizer: a Keras optimizer that is built for them.
-            find: what finds the weights, called as this layer is; by default this layer.
+            find: whose :meth:`search` finds the weights; by default this layer.
 
         Returns:
             The weights ``[tasks]``; for each shared variable what the learning rate is to multiply
             and the variable to be lowered by, of a table perhaps some rows.
         """
-        rule = optimizers.rule_of(optimizer)
+        whole_rule = optimizers.rule_of(optimizer)
         iteration = tf.cast(compat.tf_variable(optimizer.iterations), tf.float32)
         rate = tf.cast(compat.learning_rate(optimizer), tf.float32)
         # The momentum of all tasks' steps is in every update and says nothing of any of them.
         apart = self.own_part and not self.own_moments
         updates, own_parts = [], []
+        of_rows = whole_rule.of_rows()
         for i, (column, variable) in enumerate(zip(gradients, variables, strict=True)):
             gradient = column.stack()
+            rule = whole_rule if column.ids is None else of_rows
             if self.own_moments:
-                made = [self._advance(i, rule, finite(gradient), column.ids, iteration)]
+                made = [self._advance(i, rule, gradient, column.ids, iteration)]
             else:
                 slots = rule.read(variable, column.ids)
                 if apart:
@@ -135,8 +142,7 @@ class UpdateBalancer(GramianBalancer):
             updates.append(made[0])
             own_parts.append(made[-1])
         whole = _gramian(updates)
-        weights = (find or self)(losses, _gramian(own_parts) if apart else whole, whole)
-        weights = tf.stop_gradient(weights)
+        weights = (find or self).search(losses, _gramian(own_parts) if apart else whole, whole)
         shifts = [
             column.put(tf.tensordot(weights, update, 1))
             for column, update in zip(gradients, updates, strict=True)
@@ -144,13 +150,18 @@ class UpdateBalancer(GramianBalancer):
         return weights, shifts
 
     def _advance(self, i, rule, gradient, ids, iteration):
-        """The updates ``[tasks, ...]`` by each task's own moments, which advance."""
-        variables = {name: compat.tf_variable(each) for name, each in self._moments[i].items()}
+        """The updates ``[tasks, ...]`` by each task's own moments, which advance with gradients
+        that are finite.
+        """
+        sound = tf.reduce_all(tf.math.is_finite(gradient))
+        gradient = finite(gradient)
+        variables = {name: compat.tf_variable(self._moments[i][name]) for name in rule.names()}
         if ids is None:
             slots = {n: tf.reshape(each, tf.shape(gradient)) for n, each in variables.items()}
             update, after = rule.step(gradient, slots, iteration)
             for name, variable in variables.items():
-                variable.assign(tf.reshape(after[name], variable.shape))
+                moved = tf.where(sound, after[name], slots[name])
+                variable.assign(tf.reshape(moved, variable.shape))
             return update
         n, height = len(self.tasks), self._planned[i][0][0]
         places = tf.range(n, dtype=tf.int64)[:, None] * height + tf.cast(ids, tf.int64)
@@ -160,11 +171,11 @@ class UpdateBalancer(GramianBalancer):
         }
         update, after = rule.step(gradient, slots, iteration)
         for name, variable in variables.items():
-            slot = rows.filled(after[name], ids, axis=1)
+            slot = rows.filled(tf.where(sound, after[name], slots[name]), ids, axis=1)
             rows.put(variable, places, tf.reshape(slot, [-1, *variable.shape[1:]]))
         return update
 
 
 def _gramian(stacked):
     """Of vectors in pieces ``[tasks, ...]``."""
-    return finite(tf.add_n([inner_products(each) for each in stacked]))
+    return tf.add_n([inner_products(each) for each in stacked])

@@ -53,8 +53,12 @@ def epochs(first_epoch: int) -> tf.data.Dataset:
 
 
 def finish(dataset: tf.data.Dataset, n_batches: int) -> tf.data.Dataset:
-    """The data set with its length known, in order, read ahead."""
+    """The data set with its length known, in order, read ahead.
+
+    Several workers read all of it, and each takes its part of every batch.
+    """
     options = tf.data.Options()
     options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
