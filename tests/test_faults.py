@@ -63,6 +63,7 @@ def test_a_skipped_step_has_not_been(name):
             warnings.simplefilter("always")
             history = model.fit(batches_of(rows, order), verbose=0).history
         said = [str(each.message) for each in caught if each.category is RuntimeWarning]
+        assert np.isfinite(history["loss"]).all()
         ends.append((state_of(model), history["skipped_steps"][-1], said, model.steps_taken))
     (skipped, count, said, steps), (without, none, nothing, _) = ends
     assert (count, none, steps) == (1, 0, 5)

@@ -163,7 +163,10 @@ class Step:
             after = model.global_sums(self._data, predictions, update=False)
             means = gradients.sum_over_replicas(after.means)
             balancer.look_back_if(self._sound, self._losses, means)
-        model.track(LossSums(self._losses * share.counts, share.counts, share.misfits))
+        # A step that is skipped leaves no trace in the epoch's figures.
+        counts = tf.where(self._sound, share.counts, tf.zeros_like(share.counts))
+        sums = tf.where(self._sound, self._losses * counts, tf.zeros_like(counts))
+        model.track(LossSums(sums, counts, share.misfits))
 
     # What the optimizer is given for each trainable variable
 
