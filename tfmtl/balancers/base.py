@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfmtl import compat
+from tfmtl.gradients import finite
 
 #: No weight is larger: it would make more than 1 of a gradient of length 1e-9, which is a task that
 #: has nothing left to learn.
@@ -125,7 +126,7 @@ class Balancer(keras.layers.Layer):
         """
         before, last = Before(self), self.last()
         given = [losses, *matrices]
-        found = tf.stop_gradient(self(*map(_finite, given)))
+        found = tf.stop_gradient(self(*map(finite, given)))
         sound = tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in (*given, found)])
         before.back_unless(sound)
         return tf.where(sound, bounded(found), tf.ones_like(found) if last is None else last)
@@ -140,7 +141,7 @@ class Balancer(keras.layers.Layer):
             whole: the gradients, ``[tasks, ...]`` for each shared variable.
         """
         before = Before(self)
-        found = self(_finite(losses), whole)
+        found = self(finite(losses), whole)
         given = (losses, *whole)
         before.back_unless(tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in given]))
         return found
@@ -192,7 +193,7 @@ class Balancer(keras.layers.Layer):
             losses, losses_after: ``[tasks]``.
         """
         before = Before(self)
-        self.look_back(_finite(losses), _finite(losses_after))
+        self.look_back(finite(losses), finite(losses_after))
         before.back_unless(sound & tf.reduce_all(tf.math.is_finite(losses_after)))
 
     def total(self, losses):
@@ -237,10 +238,6 @@ class Before:
 def bounded(weights):
     """Weights within :data:`WEIGHT_LIMIT`."""
     return tf.clip_by_value(weights, -WEIGHT_LIMIT, WEIGHT_LIMIT)
-
-
-def _finite(values):
-    return tf.where(tf.math.is_finite(values), values, tf.zeros_like(values))
 
 
 def check_task_names(argument: str, names: Sequence[str], tasks: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
+from tfmtl import distributed
+
 
 def check(batch_size: int, first_epoch: int, n: int, drop_remainder: bool, unit: str) -> int:
     """The number of batches in a pass over ``n`` units (``"rows"``, ``"lists"``).
@@ -59,6 +61,6 @@ def finish(dataset: tf.data.Dataset, n_batches: int) -> tf.data.Dataset:
     """
     options = tf.data.Options()
     options.deterministic = True
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    dataset = distributed.shared_out(dataset.with_options(options))
+    return dataset.prefetch(tf.data.AUTOTUNE)

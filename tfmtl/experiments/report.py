@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tfmtl import files
 from tfmtl.data import Rows
 from tfmtl.experiments import plots, tables
 from tfmtl.experiments.runs import Run, read_csv, write_csv
@@ -227,9 +228,8 @@ def _files(folder: pathlib.Path) -> str:
 
 
 def _write(path: pathlib.Path, parts: Sequence[str]) -> None:
-    beside = path.with_name(f".{path.name}")
-    beside.write_text("\n".join(part for part in parts if part).rstrip() + "\n")
-    beside.replace(path)
+    with files.written(path) as beside:
+        pathlib.Path(beside).write_text("\n".join(part for part in parts if part).rstrip() + "\n")
 
 
 def _print_table(records: Sequence[dict], tasks: Sequence[str]) -> None:
