@@ -13,6 +13,8 @@ from tests.conftest import made_once
 ROOT = pathlib.Path(__file__).parents[1]
 #: Losses, counts and faults of two tasks.
 FIGURES = 200
+#: Two tables of 12 and 7 rows, 3 wide, in float32.
+TABLES = 4 * 3 * (12 + 7)
 
 
 def count(folder):
@@ -40,7 +42,8 @@ OTHERS = ["MGDA-UB", "MGDA row by row", "NMT, PUB"]
 def test_without_balancing_it_is_the_gradient(found):
     (size,) = found["variables"]
     for step in found["EqualWeights, dense"]:
-        assert size <= step <= size + FIGURES
+        # Keras 2 leaves the tables' gradients as rows for its own Adam too.
+        assert size - TABLES <= step <= size + FIGURES
 
 
 CASES = [
@@ -72,7 +75,6 @@ def test_held_tasks_cost_nothing(found):
 
 def test_rows_are_handed_over_as_rows(found):
     (size,) = found["variables"]
-    tables = 4 * 3 * (12 + 7)
     for step in found["EqualWeights, by rows"]:
         # At most 4 rows of either table on a replica, with their ids.
-        assert step <= size - tables + 2 * 4 * (4 * 3 + 8) + FIGURES
+        assert step <= size - TABLES + 2 * 4 * (4 * 3 + 8) + FIGURES

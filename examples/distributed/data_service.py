@@ -6,7 +6,7 @@ In a cluster the dispatcher and the workers run on machines of their own, and th
 ``grpc://HOST:PORT``. What they are sent is the pipeline itself, so it has to be TensorFlow's own
 from the first step: tensors, or files that they all see (`tfmtl.ranking.dataset`), and not
 `Rows.batches` or `Stream.batches`, parts of which run in Python. Rows are shared out first come,
-first served: their order is another one in each run, and every row comes once an epoch.
+first served: their order is another one in each run, and every row comes once in each pass.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ def start(workers: int) -> tuple:
 
 
 def through(dataset: tf.data.Dataset, target: str) -> tf.data.Dataset:
-    """A data set whose elements are made by the service's workers, each element by one of them."""
+    """A data set without end whose elements are made by the service's workers, each by one of them.
+
+    Which worker is given how many rows is another matter in each pass, and so is the number of
+    batches; hence ``repeat``, and ``steps_per_epoch`` in ``fit``. Keras 2 ends training at an epoch
+    that is shorter than its first.
+    """
     service = tf.data.experimental.service
     made = dataset.apply(
         service.distribute(processing_mode=service.ShardingPolicy.DYNAMIC, service=target)
     )
-    return made.prefetch(tf.data.AUTOTUNE)
+    return made.repeat().prefetch(tf.data.AUTOTUNE)
 
 
 def main() -> None:
@@ -54,6 +59,7 @@ def main() -> None:
     pipeline = pipeline.shuffle(900, seed=1).batch(50)
     history = model.fit(
         through(pipeline, dispatcher.target),
+        steps_per_epoch=900 // 50,
         validation_data=held_out.batches(300),
         epochs=4,
         verbose=2,
