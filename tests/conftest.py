@@ -1,6 +1,5 @@
 """Small rows and models that the tests share."""
 
-import gc
 import os
 import time
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import tfmtl
+from tfmtl import compat
 
 
 def make_rows(n=240, tasks=("like", "click"), seed=0):
@@ -89,8 +89,7 @@ def census():
 def _forgotten():
     """What a module of tests has made is gone behind it: graphs take gigabytes in all."""
     yield
-    keras.backend.clear_session()
-    gc.collect()
+    compat.forget_graphs()
 
 
 @pytest.fixture(autouse=True)

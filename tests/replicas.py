@@ -34,9 +34,9 @@ STRATEGY = {
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
-from tests.conftest import make_model, make_net, make_rows  # noqa: E402
+from tests.conftest import SPEC, make_model, make_net, make_rows  # noqa: E402
 from tests.test_model import Foreign, MinimumNorm, arrays, regularised  # noqa: E402
-from tfmtl import balancers, distributed, optimizers  # noqa: E402
+from tfmtl import balancers, compat, distributed, models, optimizers  # noqa: E402
 
 BALANCERS = {
     **{name: kind for name, kind in balancers.BALANCERS.items() if name != "NMT"},
@@ -70,8 +70,13 @@ def data(columns, labels, batch_size=32):
 
 def build(net=None, optimizer=OPTIMIZERS["dense"], **options):
     with STRATEGY.scope():
-        net = make_net(kind="SharedBottom") if net is None else net()
+        net = small() if net is None else net()
         return make_model(net=net, optimizer=optimizer(), jit_compile=False, **options)
+
+
+def small():
+    """A net of few variables: what takes the time here is to trace steps."""
+    return models.SharedBottom(("like", "click"), SPEC, bottom_units=(6,), tower_units=(), seed=7)
 
 
 def numbered(weights) -> dict:
@@ -189,6 +194,7 @@ def main():
     folder.mkdir(exist_ok=True)
     for name, case in CASES.items():
         np.savez(folder / f"{name}.npz", **case())
+        compat.forget_graphs()
 
 
 if __name__ == "__main__":

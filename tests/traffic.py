@@ -14,7 +14,7 @@ tf.config.set_logical_device_configuration(
 import keras  # noqa: E402
 
 from tests.conftest import make_model, make_net, make_rows  # noqa: E402
-from tfmtl import balancers, distributed, optimizers  # noqa: E402
+from tfmtl import balancers, compat, distributed, optimizers  # noqa: E402
 
 #: With weights searched in the first and the fifth of six steps.
 BALANCERS = {
@@ -79,8 +79,10 @@ def main():
                 net = make_net(kind="SharedBottom", bottom_units=(64, 64))
                 model = make_model(net=net, optimizer=optimizer(), balancer=balancer())
             found[f"{name}, {kind}"] = steps_of(counting, model, batches)
-    size = 4 * sum(int(tf.size(variable)) for variable in model.net.trainable_variables)
-    found["variables"] = [size]
+            size = 4 * sum(int(tf.size(variable)) for variable in net.trainable_variables)
+            found["variables"] = [size]
+            del model, net
+            compat.forget_graphs()
     print(json.dumps(found))
 
 

@@ -83,15 +83,24 @@ class TrainingGuard(keras.callbacks.Callback):
         A seeded, reshuffling data set draws a new order in each pass. In a new process it would
         start over, so the passes that the killed run had begun are drawn and dropped.
         """
-        guard = self
+        return _SkipPasses(self)
 
-        class SkipPasses(keras.callbacks.Callback):
-            def on_train_begin(self, logs=None):
-                if guard._training.is_dataset:
-                    for _ in range(guard._passes() - guard._passes_before):
-                        next(iter(guard._training.dataset()))
+    def skip_passes(self) -> None:
+        """Draw the passes that were begun before the state was restored."""
+        if self._training.is_dataset:
+            for _ in range(self._passes() - self._passes_before):
+                next(iter(self._training.dataset()))
 
-        return SkipPasses()
+
+class _SkipPasses(keras.callbacks.Callback):
+    # Not a class within `after_restore`: TensorFlow keeps every class it has met, and with a class
+    # of its own for each `fit` the model would never go.
+    def __init__(self, guard: TrainingGuard):
+        super().__init__()
+        self._guard = guard
+
+    def on_train_begin(self, logs=None):
+        self._guard.skip_passes()
 
 
 class BackupAndRestore(keras.callbacks.Callback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import functools
+import gc
 import importlib
 import importlib.machinery
 import importlib.util
@@ -273,6 +274,20 @@ def input_specs(net):
     return tf.nest.map_structure(
         lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name.split(":")[0]), inputs
     )
+
+
+def forget_graphs() -> None:
+    """Give back what models that are gone have left: Keras' state, and their graphs.
+
+    TensorFlow keeps the gradient function of every custom gradient that was ever traced, and with
+    it the graph it was traced in; Keras' layers and optimizers have custom gradients as ours have.
+    A graph that exists already cannot be differentiated once more after this.
+    """
+    keras.backend.clear_session()
+    known = ops.gradient_registry._registry
+    for name in [name for name in known if name.startswith("CustomGradient-")]:
+        del known[name]
+    gc.collect()
 
 
 def serialize(thing):
