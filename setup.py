@@ -28,6 +28,7 @@ setup(
             # 26 needs NumPy 2 without saying so in its metadata; TensorFlow 2.15 needs NumPy 1.
             "pyarrow>=14,<26",
             "matplotlib>=3.8",
+            "pyyaml>=6",
         ],
         "test": [
             "build",

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from tfmtl.experiments.compare import compare
 from tfmtl.experiments.runs import Run
-from tfmtl.experiments.settings import SETTINGS, check_tasks
+from tfmtl.experiments.sources import SOURCES, check_tasks
 from tfmtl.experiments.tables import spread
 from tfmtl.plots import COLOURS
 
@@ -50,7 +50,7 @@ def chosen(grid, tasks, margin):
 
 def main(path, data, tasks, shares, seeds, epochs, margin, workers, folder):
     check_tasks(data, tasks)
-    base = SETTINGS[data]
+    base = SOURCES[data].settings
     settings = dataclasses.replace(base, tasks=tasks, epochs=epochs or base.epochs)
     grid = weightings(tasks, shares)
     plan = [Run(data, m, seed, settings) for seed in range(seeds) for m in (*grid, "nmt")]
@@ -101,7 +101,7 @@ def draw(records, found, tasks, path):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", choices=sorted(SETTINGS), default="kuairand")
+    parser.add_argument("--data", choices=["census", "kuairand"], default="kuairand")
     parser.add_argument("--path", help="the folder of KuaiRand's files")
     parser.add_argument("--tasks", default="like,click", help="two or three, the first one first")
     parser.add_argument("--shares", help="of the grid; 0.1,0.2,...,0.9 by default")

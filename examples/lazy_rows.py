@@ -20,7 +20,8 @@ from rich.progress import track
 
 from tfmtl.experiments.compare import compare
 from tfmtl.experiments.runs import Run, write_csv
-from tfmtl.experiments.settings import SETTINGS, check_methods, load
+from tfmtl.experiments.settings import check_methods
+from tfmtl.experiments.sources import SOURCES, load
 from tfmtl.experiments.statistics import differences
 from tfmtl.experiments.tables import label, spread
 
@@ -31,7 +32,7 @@ METHODS = ("EqualWeights", "nmt", "MGDA")
 
 def plans(methods, rates, seeds, epochs):
     """Runs by method, optimizer and learning rate, one for each seed."""
-    base = dataclasses.replace(SETTINGS["kuairand"], tasks=TASKS)
+    base = dataclasses.replace(SOURCES["kuairand"].settings, tasks=TASKS)
     found = {}
     for method in methods:
         for optimizer in (ADAM, LAZY):
@@ -88,7 +89,7 @@ def main(path, methods, rates, seeds, epochs, workers, folder):
         lines.append([label(method), optimizer, shown, *values])
     text = table(lines) + "\n"
     lines = [["method", *(f"{task}, {LAZY} − {ADAM} [95 %]" for task in TASKS)]]
-    test = load("kuairand", path, TASKS, SETTINGS["kuairand"].embedding_width).test
+    test = load("kuairand", path, TASKS, SOURCES["kuairand"].settings.embedding_width).test
     for method in track(methods, "bootstrap"):
         line = [label(method)]
         for task in TASKS:

@@ -21,14 +21,15 @@ class Noted(HeldOutReadings):
 class Scripted(BestReading):
     """Early stopping that is told what it reads."""
 
-    def __init__(self, losses, **options):
+    def __init__(self, losses, aucs=None, **options):
         super().__init__({"like": 1.0, "click": 0.5}, **options)
         self._losses = iter(losses)
+        self._aucs = iter(aucs or [[np.nan] * 2] * len(losses))
         self.kept_at = []
 
     def on_reading(self, reading):
         before = self._best
-        super().on_reading(Reading(np.array(next(self._losses)), np.full(2, np.nan)))
+        super().on_reading(Reading(np.array(next(self._losses)), np.array(next(self._aucs))))
         if self._best < before:
             self.kept_at.append(self.model.net.get_weights())
 
@@ -59,9 +60,22 @@ def test_the_best_weighted_sum_is_kept_and_patience_ends_the_training():
         np.testing.assert_array_equal(kept, now)
 
 
+def test_by_auc_a_task_without_one_counts_by_its_loss():
+    # 1 - AUC of like, half the loss of click: 0.8, 0.45 (best), 0.5.
+    losses = [[9.0, 1.0], [9.0, 0.5], [0.0, 0.2]]
+    aucs = [[0.7, np.nan], [0.8, np.nan], [0.6, np.nan]]
+    callback = Scripted(losses, aucs, readings=1, patience=1, monitor="auc")
+    history = make_model().fit(make_rows(40).batches(20), epochs=9, callbacks=[callback], verbose=0)
+    assert len(history.epoch) == 3 and len(callback.kept_at) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            {"weights": {"like": 1.0}, "monitor": "mse"},
+            "`monitor` must be 'loss' or 'auc'. Received",
+        ),
         ({"weights": {"like": 0.0}}, "`weights` must have one above 0"),
         ({"weights": {"like": 1.0}, "patience": 0}, "`patience` must be at least 1. Received: 0"),
         ({"weights": {"like": 1.0}, "readings": 0}, "`readings` must be a positive integer"),

@@ -21,8 +21,8 @@ from tfmtl.experiments import plots, runs, tables
 from tfmtl.experiments.compare import compare
 from tfmtl.experiments.report import command_line, verdicts
 from tfmtl.experiments.runs import Run, execute, read_csv, write_csv
-from tfmtl.experiments.settings import SETTINGS as TRAINED
 from tfmtl.experiments.settings import Settings, check_methods, default_methods
+from tfmtl.experiments.sources import SOURCES
 from tfmtl.experiments.statistics import Difference, WeightedAUC, differences
 
 TASKS = ("like", "click")
@@ -109,6 +109,8 @@ def write_log(folder, n=400):
             "hourmin": 100 * rng.integers(0, 24, n),
             "duration_ms": 1000,
             "freshness_days": videos,
+            "play_time_ms": rng.integers(0, 9000, n),
+            "watch_ratio": rng.random(n),
         }
     )
     for i, name in enumerate(LOGGED.values()):
@@ -135,7 +137,7 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(log, tmp_path_factory):
     """An NMT run of the demo, the folder of runs that holds it, and what it reported."""
-    settings = dataclasses.replace(TRAINED["kuairand"], epochs=1)
+    settings = dataclasses.replace(SOURCES["kuairand"].settings, epochs=1)
     run, store, lines = Run("kuairand", "nmt", 0, settings), tmp_path_factory.mktemp("runs"), []
     execute(run, data.kuairand(log), store, lines.append)
     return run, store, lines
@@ -160,7 +162,7 @@ def test_a_run_is_whole_cached_and_complete(finished, log, tmp_path):
             assert 0 <= record[f"validation_auc_{task}"] <= 1
     assert record["steps"] == record["epochs"] == 2  # stages of one epoch, of one batch
     assert record["keras"] == keras.__version__
-    assert lines[0] == "nmt, seed 0: epoch 1, stage 1"
+    assert lines[0] == "mmoe, nmt, seed 0: epoch 1, stage 1"
     assert execute(run, None, store) == folder  # no rows: nothing is trained
     plots.traces(read_csv(folder / "trace.csv"), run.settings.tasks, tmp_path / "traces.png")
     assert (tmp_path / "traces.png").stat().st_size > 5000
@@ -350,7 +352,7 @@ def test_compare_goes_on_from_finished_runs(log, tmp_path, monkeypatch):
     methods = ("single:click", "single:like", "sum:0.5", "nmt", "nmt-paper")
     for seed in range(2):
         for method in methods:
-            run = Run("kuairand", method, seed, TRAINED["kuairand"])
+            run = Run("kuairand", method, seed, SOURCES["kuairand"].settings)
             make_up(run, tmp_path / "out" / "runs", splits.test)
     arguments = [
         "compare",

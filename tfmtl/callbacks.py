@@ -216,27 +216,39 @@ class HeldOutReadings(keras.callbacks.Callback):
 
 
 class BestReading(HeldOutReadings):
-    """Early stopping on a weighted sum of held-out losses, read several times an epoch.
+    """Early stopping on a weighted sum over held-out rows, read several times an epoch.
 
     Args:
-        weights: the weight of each task's loss in the sum; a task left out counts 0.
+        weights: the weight of each task in the sum; a task left out counts 0.
         readings: how many readings an epoch.
         patience: how many readings without a better one end the training.
+        monitor: what is summed: ``"loss"``, or ``"auc"`` for 1 - AUC where a task has one (labels
+            of 0 and 1) and its loss where not.
 
     The weights of the best reading are restored at the end of training.
 
     Raises:
-        ValueError: no weight above 0, or ``readings`` or ``patience`` below 1.
+        ValueError: no weight above 0, ``readings`` or ``patience`` below 1, or an unknown
+            ``monitor``.
     """
 
-    def __init__(self, weights: Mapping[str, float], readings: int = 4, patience: int = 5):
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        readings: int = 4,
+        patience: int = 5,
+        monitor: str = "loss",
+    ):
         super().__init__(readings)
+        if monitor not in ("loss", "auc"):
+            raise ValueError(f"`monitor` must be 'loss' or 'auc'. Received: {monitor!r}")
         if not any(weight > 0 for weight in weights.values()):
             raise ValueError(f"`weights` must have one above 0. Received: {dict(weights)}")
         if patience < 1:
             raise ValueError(f"`patience` must be at least 1. Received: {patience}")
         self.weights = dict(weights)
         self.patience = patience
+        self.monitor = monitor
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
@@ -252,7 +264,10 @@ class BestReading(HeldOutReadings):
 
     def on_reading(self, reading):
         weights = [self.weights.get(task, 0.0) for task in self.model.tasks]
-        value = float(np.dot(weights, reading.losses))
+        values = reading.losses
+        if self.monitor == "auc":
+            values = np.where(np.isnan(reading.aucs), values, 1.0 - reading.aucs)
+        value = float(np.dot(weights, values))
         if value < self._best:
             self._best = value
             self._wait = 0

@@ -13,10 +13,12 @@ import click
 # TensorFlow takes seconds to import: each command imports what needs it when it runs.
 
 _OUT = click.Path(file_okay=False, writable=True, path_type=pathlib.Path)
+#: The names of `tfmtl.experiments.sources.SOURCES`.
+DATA = ("census", "kuairand", "aliexpress", "tiktok", "qk_video", "aliccp")
 _PATH = click.option(
     "--path",
-    type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path),
-    help="The folder of KuaiRand's files.",
+    type=click.Path(exists=True, path_type=pathlib.Path),
+    help="Where the data set's published files are: their folder, or the file if it is one.",
 )
 
 
@@ -25,7 +27,7 @@ def _options(command):
     options = [
         click.option(
             "--data",
-            type=click.Choice(["census", "kuairand"]),
+            type=click.Choice(DATA),
             default="census",
             show_default=True,
             help="The data set. Census-income comes with the extra `demo`.",
@@ -84,16 +86,50 @@ def demo(data, path, tasks, epochs, methods, optimizer, workers, seeds, out):
 
 
 @main.command()
+@click.argument(
+    "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+)
 @_options
-@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--draws", type=click.IntRange(min=100), default=1000, show_default=True)
+@click.option(
+    "--results",
+    type=click.Path(dir_okay=False, writable=True, path_type=pathlib.Path),
+    help="With FILE: a CSV that grows by a row with each run; what it holds is not run again.  "
+    "[default: results.csv in the output folder]",
+)
+@click.option("--quick", is_flag=True, help="With FILE: an epoch of few rows, two seeds.")
 @click.option("--out", type=_OUT, help="Output folder.  [default: runs/compare-DATA-TASKS]")
-def compare(data, path, tasks, epochs, methods, optimizer, workers, seeds, draws, out):
-    """Compare methods with paired differences and bootstrap intervals.
+@click.pass_context
+def compare(
+    context,
+    file,
+    data,
+    path,
+    tasks,
+    epochs,
+    methods,
+    optimizer,
+    workers,
+    seeds,
+    draws,
+    results,
+    quick,
+    out,
+):
+    """Compare methods with paired differences and intervals.
 
-    As the demo, with the paper's letter beside NMT and a report.md that says whether the primary
-    task was held, the secondary learnt, and where NMT lies against the weighted sums.
+    With FILE, a YAML file of models, methods, seeds and settings as those in experiments/: tables
+    with tests against a reference, ranks and Δm%, a picture, and a CSV of the runs. Without it the
+    options say what is compared: as the demo, with the paper's letter beside NMT and a report.md
+    that says whether the primary task was held, the secondary learnt, and where NMT lies against
+    the weighted sums.
     """
+    if file is not None:
+        _compare_file(context, file, path, workers, seeds, results, quick, out)
+        return
+    if results is not None or quick:
+        raise click.UsageError("--results and --quick go with FILE.")
     plan = _plan(data, path, tasks, epochs, methods, optimizer, seeds, demo=False)
     report = _report()
     names = "-".join(plan[0].settings.tasks)
@@ -102,10 +138,40 @@ def compare(data, path, tasks, epochs, methods, optimizer, workers, seeds, draws
     _say(folder, report.write_comparison(records, plan, folder, path, draws))
 
 
+def _compare_file(context, file, path, workers, seeds, results, quick, out) -> None:
+    for name in ("data", "tasks", "epochs", "methods", "optimizer", "draws"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} is for FILE to say.")
+    from tfmtl.experiments import plan as plans
+
+    _report()  # the pictures need matplotlib
+    from tfmtl.experiments import papers
+
+    try:
+        with _names_option("FILE", ValueError):
+            plan = plans.read(file)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    _check_path(plan.data, path)
+    _check_rows(plan.data, path, plan.tasks[0], plan.settings.embedding_width)
+    if quick:
+        plan = plan.quick()
+    if context.get_parameter_source("seeds") is click.core.ParameterSource.COMMANDLINE:
+        plan = dataclasses.replace(plan, seeds=seeds)
+    folder = out or pathlib.Path("runs") / f"{file.stem}{'-quick' * quick}"
+    folder.mkdir(parents=True, exist_ok=True)
+    results = results or folder / "results.csv"
+    where = None if path is None else str(path)
+    first = _compare(plan.first(), folder, path, workers, results)
+    runs = plan.chosen({str(record["key"]): record for record in first})
+    records = _compare(runs, folder, path, workers, results)
+    _say(folder, papers.write(plan, runs, records, folder, file.stem, where))
+
+
 @main.command()
 @click.option(
     "--data",
-    type=click.Choice(["synthetic", "census", "kuairand"]),
+    type=click.Choice(("synthetic", *DATA)),
     default="synthetic",
     show_default=True,
     help="Random rows of the shape that the options give, or a data set's.",
@@ -189,23 +255,26 @@ def profile(
     """Show where the time of a training step goes.
 
     Trains a few steps under TensorFlow's profiler and prints milliseconds by part of the step, by
-    type of op and by op. The default is a backbone of the papers' size. With --data census or
-    kuairand the data set says what the columns are.
+    type of op and by op. The default is a backbone of the papers' size. With another --data
+    the data set says what the columns are.
     """
     from rich.console import Console
 
     from tfmtl import optimizers
-    from tfmtl.experiments.settings import BALANCED, TASKS, balancer_of, load
+    from tfmtl.experiments.settings import BALANCED, balancer_of
+    from tfmtl.experiments.sources import SOURCES, load
     from tfmtl.profiling import profile, workload
 
     with _names_option("--balancer", ValueError):
         if balancer.partition(":")[0] not in BALANCED:
             raise ValueError(f"expected one of {list(BALANCED)}. Received: {balancer!r}")
-        weighing = balancer_of(balancer)
+        weighing = balancer_of(balancer, ())
     with _names_option("--optimizer", ValueError):
         optimizers.named(optimizer)
     _check_path(data, path)
-    names = tuple(TASKS.get(data, (f"task_{i}" for i in range(tasks))))
+    names = tuple(f"task_{i}" for i in range(tasks))
+    if data in SOURCES:
+        names = tuple(t for t in SOURCES[data].tasks if t not in SOURCES[data].regression)
     if len(names) < tasks:
         raise click.BadParameter(
             f"expected at most {len(names)}, the tasks of {data}. Received: {tasks}",
@@ -246,20 +315,14 @@ def _plan(data, path, tasks, epochs, methods, optimizer, seeds, *, demo: bool) -
     """The runs that the options mean, or an error that names the option."""
     from tfmtl import optimizers
     from tfmtl.experiments.runs import Run
-    from tfmtl.experiments.settings import (
-        DEMO_EPOCHS,
-        SETTINGS,
-        check_methods,
-        check_tasks,
-        default_methods,
-        load,
-    )
+    from tfmtl.experiments.settings import check_methods, default_methods
+    from tfmtl.experiments.sources import SOURCES, check_tasks
 
     with _names_option("--optimizer", ValueError):
         optimizers.named(optimizer)
-    settings = dataclasses.replace(SETTINGS[data], optimizer=optimizer)
+    settings = dataclasses.replace(SOURCES[data].settings, optimizer=optimizer)
     if epochs is None and demo:
-        epochs = DEMO_EPOCHS[data]
+        epochs = SOURCES[data].demo_epochs
     if epochs is not None:
         settings = dataclasses.replace(settings, epochs=epochs)
     _check_path(data, path)
@@ -274,19 +337,27 @@ def _plan(data, path, tasks, epochs, methods, optimizer, seeds, *, demo: bool) -
             check_methods(chosen, settings.tasks)
     elif not demo:
         chosen = (*chosen, "nmt-paper")
-    # Before hours of training, not in a worker, and not after it.
-    where = None if path is None else str(path)
-    try:
-        with _names_option("--path", ValueError, OSError):
-            load(data, where, settings.tasks, settings.embedding_width)
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
+    _check_rows(data, path, settings.tasks, settings.embedding_width)
     return [Run(data, method, seed, settings) for seed in range(seeds) for method in chosen]
 
 
+def _check_rows(data, path, tasks, width) -> None:
+    """Load the rows once: before hours of training, not in a worker, and not after it."""
+    from tfmtl.experiments.sources import load
+
+    try:
+        with _names_option("--path", ValueError, OSError):
+            load(data, None if path is None else str(path), tasks, width)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _check_path(data: str, path: pathlib.Path | None) -> None:
-    if (path is None) == (data == "kuairand"):
-        expected = "the folder of KuaiRand's files" if path is None else f"nothing with {data}"
+    from tfmtl.experiments.sources import SOURCES
+
+    wanted = SOURCES[data].path if data in SOURCES else None
+    if (path is None) != (wanted is None):
+        expected = wanted if path is None else f"nothing with {data}"
         received = "nothing" if path is None else repr(str(path))
         raise click.BadParameter(f"expected {expected}. Received: {received}", param_hint="--path")
 
@@ -319,11 +390,12 @@ def _report():
     return report
 
 
-def _compare(plan, folder, path, workers) -> list[dict]:
+def _compare(plan, folder, path, workers, results=None) -> list[dict]:
     from tfmtl.experiments.compare import compare
 
+    where = None if path is None else str(path)
     try:
-        return compare(plan, folder, path=None if path is None else str(path), workers=workers)
+        return compare(plan, folder, path=where, workers=workers, results=results)
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
 

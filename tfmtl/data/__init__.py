@@ -9,12 +9,14 @@ from tfmtl.data.letor import letor
 from tfmtl.data.qk_video import qk_video
 from tfmtl.data.rows import Rows, Splits
 from tfmtl.data.stream import Stream
+from tfmtl.data.synthetic import Synthetic, synthetic
 from tfmtl.data.tiktok import tiktok
 
 __all__ = [
     "Rows",
     "Splits",
     "Stream",
+    "Synthetic",
     "aliccp",
     "aliexpress",
     "census_income",
@@ -22,5 +24,6 @@ __all__ = [
     "kuairand",
     "letor",
     "qk_video",
+    "synthetic",
     "tiktok",
 ]

@@ -22,6 +22,8 @@ TASKS = {
     "comment": "is_comment",
     "forward": "is_forward",
 }
+#: Tasks whose labels are numbers: the logarithm of 1 + seconds watched, and these over the length.
+REGRESSION_TASKS = {"play_time": "play_time_ms", "watch_ratio": "watch_ratio"}
 #: What happened after the video was shown. None of it may ever be an input.
 OUTCOMES = frozenset(TASKS.values()) | {
     "is_hate",
@@ -70,7 +72,9 @@ def kuairand(
         path: a folder with ``interactions_*.parquet`` (the log), ``user_features.csv.gz`` and
             ``video_features.csv.gz``.
         tasks: some of ``"click"``, ``"like"``, ``"long_view"``, ``"finish"``, ``"follow"``,
-            ``"comment"`` and ``"forward"``.
+            ``"comment"`` and ``"forward"``, and for regression ``"play_time"``, the logarithm of
+            1 + seconds watched, and ``"watch_ratio"``, the time watched over the video's length (0
+            to 5, as published).
         width: width of the embeddings, one for all or one per categorical column.
 
     Returns:
@@ -82,12 +86,13 @@ def kuairand(
         ValueError: an unknown task, a file without a column that is needed, or a day split
             that leaves a part empty.
     """
-    tasks = check_tasks(tasks, TASKS)
+    columns_of = {**TASKS, **REGRESSION_TASKS}
+    tasks = check_tasks(tasks, columns_of)
     folder = pathlib.Path(path)
     logs = sorted(folder.glob("interactions_*.parquet"))
     _check_files(folder, logs)
 
-    labels = [TASKS[task] for task in tasks]
+    labels = [columns_of[task] for task in tasks]
     wanted = [*LOG_CATEGORICAL, *NUMERIC, "date", "hourmin", *labels]
     pandas = require("pandas")
     frame = pandas.concat([_read_log(file, wanted) for file in logs], ignore_index=True)
@@ -105,9 +110,12 @@ def kuairand(
     train = (frame["date"] <= LAST_TRAINING_DAY).to_numpy(bool)
     validation = (frame["date"] == VALIDATION_DAY).to_numpy(bool)
     encoder = Encoder.learn(frame[train], categorical=CATEGORICAL, numeric=NUMERIC, log=SKEWED)
+    found = {task: frame[columns_of[task]].to_numpy("float32", na_value=np.nan) for task in tasks}
+    if "play_time" in found:
+        found["play_time"] = np.log1p(found["play_time"] / 1000)
     everything = Rows(
         encoder.encode(frame),
-        {task: frame[TASKS[task]].to_numpy("float32", na_value=np.nan) for task in tasks},
+        found,
         groups=frame["user_id"].to_numpy("int64"),
     )
     return Splits(

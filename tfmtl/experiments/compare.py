@@ -12,12 +12,12 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tfmtl.experiments.runs import UNFINISHED, Run, execute, write_csv
-from tfmtl.experiments.settings import load
+from tfmtl.experiments.runs import UNFINISHED, Run, execute, read_csv, write_csv
+from tfmtl.experiments.sources import load
 from tfmtl.experiments.tables import trains
 
 #: An unfinished run's folder that was not written to for so long (seconds) belongs to nobody.
@@ -27,7 +27,12 @@ _worker: dict = {}
 
 
 def compare(
-    runs: Sequence[Run], folder: pathlib.Path, *, path: str | None, workers: int
+    runs: Sequence[Run],
+    folder: pathlib.Path,
+    *,
+    path: str | None,
+    workers: int,
+    results: pathlib.Path | None = None,
 ) -> list[dict]:
     """Execute runs of one data set and collect their records.
 
@@ -36,6 +41,8 @@ def compare(
         folder: gets ``runs/<key>/`` for each of them and ``results.csv``.
         path: where the data set is, for those that need it.
         workers: processes, each with one thread for TensorFlow's kernels.
+        results: a CSV file that grows by a row with each run and may hold others; runs that have
+            a row are not trained again, with or without a folder.
 
     Returns:
         The records in the order of ``runs``.
@@ -48,7 +55,8 @@ def compare(
     store = folder / "runs"
     store.mkdir(parents=True, exist_ok=True)
     _sweep(store)
-    open_runs = [run for run in runs if not (store / run.key).exists()]
+    known = _known(results)
+    open_runs = [run for run in runs if run.key not in known and not (store / run.key).exists()]
     with Progress(
         TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     ) as progress:
@@ -56,13 +64,34 @@ def compare(
         workers = max(1, min(workers, len(open_runs)))
         lines = [progress.add_task("", total=None, visible=False) for _ in range(workers)]
         if open_runs:
-            _execute_all(open_runs, store, path, workers, progress, every, lines)
-    records = [_record(store, run) for run in runs]
-    write_csv(folder / "results.csv", records)
+            for run in _execute_all(open_runs, store, path, workers, progress, every, lines):
+                if results is not None:
+                    _add(results, {run.key: _record(store, run)})
+    records = [known.get(run.key) or _record(store, run) for run in runs]
+    if results is None:
+        write_csv(folder / "results.csv", records)
+    else:
+        _add(results, {run.key: record for run, record in zip(runs, records, strict=True)})
     return records
 
 
-def _execute_all(runs, store, path, workers, progress, every, lines) -> None:
+def _add(results: pathlib.Path, records: Mapping[str, Mapping]) -> None:
+    """Rows that a file of results does not have yet; another command may have added some too."""
+    known = _known(results)
+    new = [dict(record) for key, record in records.items() if key not in known]
+    if new:
+        write_csv(results, [*known.values(), *new])
+
+
+def _known(results: pathlib.Path | None) -> dict[str, dict]:
+    """The rows of a file of results, by their runs' keys."""
+    if results is None or not results.exists():
+        return {}
+    return {row["key"]: dict(row) for row in read_csv(results)}
+
+
+def _execute_all(runs, store, path, workers, progress, every, lines) -> Iterator[Run]:
+    """Gives each run that has ended."""
     # A forked TensorFlow hangs; a spawned one starts anew.
     context = multiprocessing.get_context("spawn")
     # Not a manager's queue: its process would import TensorFlow, for 700 MB.
@@ -92,6 +121,7 @@ def _execute_all(runs, store, path, workers, progress, every, lines) -> None:
                     raise RuntimeError(message) from error
                 progress.advance(every)
                 progress.console.print(_line(_record(store, run)), highlight=False)
+                yield run
     except KeyboardInterrupt:
         stop.set()
         raise
@@ -150,9 +180,11 @@ def _record(store: pathlib.Path, run: Run) -> dict:
 
 def _line(record: Mapping) -> str:
     """A finished run in a line, also for logs, where no bar is drawn."""
-    aucs = ", ".join(
-        f"{task} {record[f'auc_{task}']:.4f}"
+    found = ", ".join(
+        f"{task} {record[name]:.4f}"
         for task in str(record["tasks"]).split(">")
-        if trains(record["method"], task)
+        for name in (f"auc_{task}", f"mse_{task}")
+        if name in record and trains(record["method"], task)
     )
-    return f"{record['method']}, seed {record['seed']}: {aucs} ({record['seconds']:.0f} s)"
+    what = f"{record['model']}, {record['method']}"
+    return f"{what}, seed {record['seed']}: {found} ({record['seconds']:.0f} s)"

@@ -1,4 +1,4 @@
-"""The two pictures of a comparison: the trade-off plane and NMT's traces."""
+"""The pictures of comparisons."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfmtl.experiments.panel import ALONE, Panel
 from tfmtl.experiments.settings import weighted_sums
-from tfmtl.experiments.tables import by_method
+from tfmtl.experiments.tables import by_method, label
 from tfmtl.plots import COLOURS, GREY, legend_above, mark_stages
 
 LINE, STAR, LETTER, OTHER = COLOURS[:4]
@@ -126,6 +127,78 @@ def traces(rows: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) ->
     top.set_xlim(left=0)
     mark_stages((top, middle, bottom), columns["step"], stage)
     figure.savefig(path, dpi=130)
+
+
+def boxes(panels: Sequence[Panel], reference: str, path: pathlib.Path) -> None:
+    """Each method's overall measure over seeds, a panel for each model; a dashed line at the
+    reference's mean.
+    """
+    rows = max(len(panel.values) for panel in panels)
+    figure = Figure(figsize=(4.2 * len(panels) + 1, 1.2 + 0.26 * rows), layout="constrained")
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, panel in zip(every, panels, strict=True):
+        for place, (method, values) in enumerate(panel.overall.items()):
+            colour = GREY if method in (reference, ALONE) else LINE
+            axes.plot(values, np.full(len(values), place), "o", color=colour, markersize=3)
+            low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+            axes.plot([low, high], [place, place], color=colour, linewidth=7, alpha=0.3)
+            axes.plot(middle, place, "|", color=colour, markersize=12, markeredgewidth=2)
+        names = ["each alone" if m == ALONE else label(m) for m in panel.overall]
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.invert_yaxis()
+        axes.axvline(
+            panel.overall[reference].mean(), color=GREY, linewidth=1, linestyle="--", zorder=0
+        )
+        axes.set_title(panel.title, fontsize=9)
+        axes.set_xlabel("mean test AUC" if panel.ranked else "−Δm%", fontsize=9)
+        axes.grid(axis="x", alpha=0.2)
+    figure.savefig(path, dpi=120)
+
+
+def planes(panels: Sequence[Panel], path: pathlib.Path) -> None:
+    """The two tasks' test AUC of every weighted sum, joined, and of NMT (NMT, Figure 2)."""
+    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+    axes = figure.subplots()
+    for panel, colour in zip(panels, COLOURS, strict=False):
+        means = {method: values.mean(axis=0) for method, values in panel.values.items()}
+        sums = weighted_sums(means)
+        line = np.array([means[method] for method in sums])
+        name = panel.title.partition(":")[0]
+        if len(line):
+            axes.plot(line[:, 1], line[:, 0], "o--", color=colour, markersize=4, alpha=0.6)
+        for method, marker in (("nmt", "*"), ("nmt-famo", "P"), ("nmt-paper", "D")):
+            if method in means:
+                size = _SIZES.get(marker, 8)
+                axes.plot(*means[method][[1, 0]], marker, color=colour, markersize=size)
+        axes.plot([], [], "o--", color=colour, label=name)
+    for marker, text in (
+        ("*", "NMT"),
+        ("P", "NMT with FAMO"),
+        ("D", "NMT, the paper's letter"),
+    ):
+        axes.plot([], [], marker, color=GREY, markersize=_SIZES.get(marker, 8), label=text)
+    tasks = panels[0].tasks
+    axes.set_xlabel(f"{tasks[1]}: test AUC")
+    axes.set_ylabel(f"{tasks[0]} (primary): test AUC")
+    axes.grid(alpha=0.2)
+    figure.legend(loc="outside upper left", ncols=4, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def similarity(panels: Sequence[Panel], path: pathlib.Path) -> None:
+    """Diff (PUB, equation 1) against the mean AUC, a point for each run of each method."""
+    figure = Figure(figsize=(3.6 * len(panels), 3.4), layout="constrained")
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, panel in zip(every, panels, strict=True):
+        for run, record in zip(panel.runs, panel.records, strict=True):
+            if len(run.trained) == len(panel.tasks):
+                y = panel.overall[run.method][run.seed]
+                axes.plot(float(record["difference"]), y, "o", color=LINE, markersize=3, alpha=0.6)
+        axes.set_title(panel.title, fontsize=9)
+        axes.set_xlabel("Diff", fontsize=9)
+        axes.grid(alpha=0.2)
+    every[0].set_ylabel("mean test AUC", fontsize=9)
+    figure.savefig(path, dpi=120)
 
 
 def _point(axes, x: np.ndarray, y: np.ndarray, marker: str, colour: str) -> None:

@@ -17,7 +17,8 @@ from tfmtl import files
 from tfmtl.data import Rows
 from tfmtl.experiments import plots, tables
 from tfmtl.experiments.runs import Run, read_csv, write_csv
-from tfmtl.experiments.settings import HELD_MARGIN, LEARNT_SHARE, load, weighted_sums
+from tfmtl.experiments.settings import LEARNT_SHARE, weighted_sums
+from tfmtl.experiments.sources import SOURCES, load
 from tfmtl.experiments.statistics import Difference, differences
 
 Against = Mapping[str, Mapping[str, Difference]]
@@ -113,7 +114,7 @@ def verdicts(
         against: as in :func:`tfmtl.experiments.tables.results_table`.
     """
     methods = {record["method"] for record in records}
-    margin = HELD_MARGIN[data]
+    margin = SOURCES[data].held_margin
     lines = []
     for method in ("nmt", "nmt-paper"):
         if method not in methods:

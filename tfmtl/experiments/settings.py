@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import math
-import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from tfmtl import balancers
-from tfmtl.data import Splits, census_income, kuairand
-from tfmtl.data.census import TASKS as CENSUS_TASKS
-from tfmtl.data.kuairand import TASKS as KUAIRAND_TASKS
+from tfmtl import balancers, models
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A data set's tasks by default, in priority order, and the budget of every method.
+    """Tasks in priority order, a network and the budget of every method.
 
     Args:
         tasks: the most important first.
         epochs: at most so many for each stage of training; all methods stop early.
+        model: one of :data:`MODELS`.
         batch_size: rows a step.
+        epoch_rows: an epoch ends after so many rows; by default after all.
+        monitor: what early stopping goes by, on held-out rows: the ``"loss"`` (the sum of the
+            tasks', with a weighted sum's own weights), the ``"mean"`` of the tasks' AUCs, or
+            that of the ``"primary"`` one. NMT goes by its constraints. A regression task counts by
+            the share of its labels' variance that is explained.
+        scales: for some tasks a factor of the loss, as if it were measured in other units.
+        similarity: measure how far the parameters move along the gradient (PUB, section III).
     """
 
     tasks: tuple[str, ...]
     epochs: int
+    model: str = "mmoe"
     batch_size: int = 512
+    epoch_rows: int | None = None
+    monitor: str = "loss"
+    scales: tuple[tuple[str, float], ...] = ()
+    similarity: bool = False
     optimizer: str = "Adam"
     learning_rate: float = 1e-3
     experts: int = 4
@@ -35,51 +45,59 @@ class Settings:
     embedding_width: int = 8
 
 
-SETTINGS = {
-    "census": Settings(tasks=("income", "never_married"), epochs=10),
-    "kuairand": Settings(tasks=("click", "like"), epochs=4),
+#: The models that are compared, of about as many experts: half of PLE's are shared.
+MODELS = {
+    "shared_bottom": models.SharedBottom,
+    "omoe": models.OMoE,
+    "mmoe": models.MMoE,
+    "ple": models.PLE,
 }
 
-#: The tasks of each data set.
-TASKS: dict[str, Iterable[str]] = {"census": CENSUS_TASKS, "kuairand": KUAIRAND_TASKS}
-
-#: The demo's epochs, so that it ends within ten minutes on two cores.
-DEMO_EPOCHS = {"census": 8, "kuairand": 4}
-
-# These two are not part of a run: they may change without training anything again.
-#: The primary task is held if its mean test AUC falls no further than this below training alone.
-HELD_MARGIN = {"census": 0.001, "kuairand": 0.003}
 #: A later task is learnt if it comes this far from 0.5 to its own single-task AUC.
 LEARNT_SHARE = 0.85
 
+
+#: Methods that are neither a balancer nor a weighted sum: NMT with its defaults, as its paper has
+#: it, and with FAMO inside; and equal weights under the optimizer Clippy.
+NAMED = ("nmt", "nmt-paper", "nmt-famo", "clippy")
 
 #: The balancers that a method may name: all that need no task's name.
 BALANCED = tuple(name for name in balancers.BALANCERS if name not in ("FixedWeights", "NMT"))
 
 
-def load(name: str, path: str | None, tasks: tuple[str, ...], width: int) -> Splits:
-    """The rows of a data set.
+def network(settings: Settings, features, seed: int, regression: Collection[str] = ()):
+    """The model that is trained.
 
-    Raises:
-        ValueError: an unknown name or task, or ``path`` missing where the data set needs one.
-        FileNotFoundError: ``path`` does not hold the data set.
+    Args:
+        settings: which, and its widths. ``experts`` are those that all tasks read in OMoE and MMoE;
+            PLE has half as many shared, and as many of each task's own, on one level; a shared
+            bottom is of one expert's widths.
+        features: the input columns.
+        seed: of the initial weights.
+        regression: the tasks that predict a number and not a probability.
     """
-    if name == "census":
-        return census_income(tasks=tasks, width=width)
-    if name == "kuairand":
-        if path is None:
-            raise ValueError("`path` must be the folder that holds KuaiRand. Received: None")
-        return kuairand(pathlib.Path(path), tasks=tasks, width=width)
-    raise ValueError(f"`data` must be one of {sorted(SETTINGS)}. Received: {name!r}")
-
-
-def check_tasks(name: str, tasks: tuple[str, ...]) -> None:
-    """Raise ``ValueError`` unless these are two or more tasks of the data set, each once."""
-    known = sorted(TASKS[name])
-    if len(tasks) < 2 or len(set(tasks)) < len(tasks) or not set(tasks) <= set(known):
-        raise ValueError(
-            f"`tasks` must name two or more of {known}, each once. Received: {list(tasks)}"
-        )
+    units, half = settings.expert_units, max(1, settings.experts // 2)
+    trunks: dict[str, dict] = {
+        "shared_bottom": {"bottom_units": units},
+        "omoe": {"experts": settings.experts, "expert_units": units},
+        "mmoe": {"experts": settings.experts, "expert_units": units},
+        "ple": {
+            "levels": 1,
+            "shared_experts": half,
+            "task_experts": half,
+            "expert_units": units,
+        },
+    }
+    return MODELS[settings.model](
+        settings.tasks,
+        features,
+        tower_units=settings.tower_units,
+        output_activation={
+            task: None if task in regression else "sigmoid" for task in settings.tasks
+        },
+        seed=seed,
+        **trunks[settings.model],
+    )
 
 
 def check_methods(methods: tuple[str, ...], tasks: tuple[str, ...]) -> None:
@@ -90,12 +108,11 @@ def check_methods(methods: tuple[str, ...], tasks: tuple[str, ...]) -> None:
     seen = set()
     for method in methods:
         weights = weights_of(method, tasks)
-        known = method in (*singles, "nmt", "nmt-paper") or weights is not None
-        if not known and method.partition(":")[0] in BALANCED:
-            balancer_of(method)
-        elif not known:
+        if method.partition(":")[0] in (*NAMED, *BALANCED):
+            balancer_of(method, tasks)
+        elif method not in singles and weights is None:
             raise ValueError(
-                "`methods` must be 'nmt', 'nmt-paper', 'sum:W' with the primary task's weight "
+                f"`methods` must be one of {list(NAMED)}, 'sum:W' with the primary task's weight "
                 "0 < W < 1 or a weight for each task, 'sum:0.5:0.3:0.2', that add up to 1, "
                 f"one of {singles}, or a balancer: {list(BALANCED)}. "
                 f"Received: {method!r}"
@@ -106,8 +123,12 @@ def check_methods(methods: tuple[str, ...], tasks: tuple[str, ...]) -> None:
         seen.add(same)
 
 
-def balancer_of(method: str) -> balancers.Balancer:
+def balancer_of(method: str, tasks: tuple[str, ...]) -> balancers.Balancer:
     """The balancer that a method such as ``"PUB:rescale=None+update_every=1"`` names.
+
+    Args:
+        method: one of :data:`NAMED` or :data:`BALANCED`, with options or without.
+        tasks: in priority order, for NMT.
 
     Raises:
         ValueError: the options are not those of the balancer.
@@ -120,8 +141,15 @@ def balancer_of(method: str) -> balancers.Balancer:
             options[key] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
             options[key] = value
+    kinds: dict[str, Callable[..., balancers.Balancer]] = {
+        **balancers.BALANCERS,
+        "nmt": functools.partial(balancers.NMT, tasks),
+        "nmt-paper": functools.partial(balancers.NMT, tasks, "paper"),
+        "nmt-famo": functools.partial(balancers.NMT, tasks, inner=balancers.FAMO()),
+        "clippy": balancers.EqualWeights,
+    }
     try:
-        return balancers.BALANCERS[name](**options)
+        return kinds[name](**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`methods` has {method!r}, which cannot be made: {error}") from error
 

@@ -33,16 +33,20 @@ def spread(values: np.ndarray, digits: int = 4) -> str:
 def label(method: str) -> str:
     """A method as a reader says it."""
     kind, _, argument = method.partition(":")
-    names = {"nmt": "NMT", "nmt-paper": "NMT, the paper's letter"}
+    names = {
+        "nmt": "NMT",
+        "nmt-paper": "NMT, the paper's letter",
+        "nmt-famo": "NMT with FAMO",
+        "clippy": "ClippyAdam",
+    }
     if kind == "single":
         return f"{argument} alone"
     if kind == "sum" and ":" in argument:
         return f"weighted sum, {argument.replace(':', ' : ')}"
     if kind == "sum":
         return f"weighted sum, {argument} on the primary"
-    if method in names:
-        return names[method]
-    return f"{kind}, {argument.replace('+', ', ')}" if argument else kind
+    name = names.get(kind, kind)
+    return f"{name}, {argument.replace('+', ', ')}" if argument else name
 
 
 def results_table(
@@ -69,7 +73,12 @@ def results_table(
             shown = method in found and not method.startswith("single:")
             row.append(_interval(found[method]) if shown else "–")
         lines.append([label(method), *row, f"{times.mean():.0f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table of cells, its head and the rule below it first."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def trains(method: str, task: str) -> bool:
