@@ -82,6 +82,7 @@ def test_each_method_keeps_what_its_own_validation_rows_speak_for(tmp_path):
         ("seeds: 2", "seeds: true", "seeds: expected a positive integer. Received: True"),
         ("seeds: 2", "title: U", "a.yaml, line 6: title stands twice"),
         ("title: T\n", "", "a.yaml: title is missing"),
+        ("data: kuairand\n", "", "a.yaml: data is missing"),
         ("kuairand", "movielens", r"a.yaml, line 2: data must be one of \['aliccp', "),
         ("[like, click]", "[like]", "line 3: tasks: `tasks` must name two or more of"),
         ("[like, click]", "like", "line 3: tasks must be of type list. Received: 'like'"),
@@ -274,11 +275,10 @@ def fill(results, runs):
 
 
 def test_what_a_file_of_results_holds_is_not_run_again(rows, tmp_path):
-    text = GIVEN.replace(', nmt, "single:TASK"', ', "single:TASK"')
-    (tmp_path / "a.yaml").write_text(text + "  expert_units: [[4], [8]]\n")
+    (tmp_path / "a.yaml").write_text(GIVEN + "  expert_units: [[4], [8]]\n")
     found = plan.read(tmp_path / "a.yaml")
     first = found.first()
-    assert len(first) == 2 * 4 * 4
+    assert len(first) == 2 * 5 * 4
     every = [dataclasses.replace(run, seed=seed) for run in first for seed in range(2)]
     fill(tmp_path / "results.csv", every)
     given = (tmp_path / "results.csv").read_text()
@@ -289,6 +289,7 @@ def test_what_a_file_of_results_holds_is_not_run_again(rows, tmp_path):
     text = (tmp_path / "out" / "a.md").read_text()
     assert text.startswith("# T\n")
     assert str(tmp_path) not in text
+    assert "Not told: the runs' predictions are not here." in text
     assert (tmp_path / "out" / "a-like-click.png").read_bytes().startswith(b"\x89PNG")
 
 

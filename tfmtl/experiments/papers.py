@@ -98,7 +98,7 @@ def write(
         plots.boxes(own, plan.reference, folder / f"{picture}.png")
         names.append(f"{picture}.png")
         text.append(f"![Every seed of every method]({picture}.png)\n")
-        if "nmt" in own[0].values:
+        if priority.applies(own[0]):
             parts, made = priority.write(own, folder, picture, path)
             text, names = [*text, *parts], [*names, *made]
     if plan.settings.similarity:

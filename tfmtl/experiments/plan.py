@@ -153,8 +153,8 @@ def read(path: str | pathlib.Path) -> Plan:
     """
     found = config.read(path)
     fields = [field.name for field in dataclasses.fields(Plan)]
-    found.check_keys(fields, required=("title", "methods"))
-    data = found.choice("data", sorted(SOURCES), "kuairand")
+    found.check_keys(fields, required=("title", "data", "methods"))
+    data = found.choice("data", sorted(SOURCES))
     base = SOURCES[data].settings
     tasks = _names(found, "tasks", [list(base.tasks)])
     with found.naming("tasks"):

@@ -20,6 +20,12 @@ CHOSEN = "chosen"
 _FIELDS = ("mean", "low", "high", "deviation")
 
 
+def applies(panel: Panel) -> bool:
+    """Whether there is something to hold a task, each task alone, and a weighted sum beside it."""
+    methods = panel.values.keys()
+    return any(map(_promises, methods)) and ALONE in methods and bool(weighted_sums(methods))
+
+
 def write(
     panels: Sequence[Panel], folder: pathlib.Path, name: str, path: str | None
 ) -> tuple[list[str], list[str]]:
@@ -35,8 +41,12 @@ def write(
         Parts of the text, and the names of the files.
     """
     against = _against_alone(panels, folder, name, path)
-    parts = ["### Held, and learnt\n", table(panels, against)]
-    names = [f"{name}-differences.csv"]
+    parts, names = ["### Held, and learnt\n"], []
+    if against:
+        parts.append(table(panels, against))
+        names.append(f"{name}-differences.csv")
+    else:
+        parts.append("Not told: the runs' predictions are not here.\n")
     plots.planes(panels, folder / f"{name}-plane.png")
     names.append(f"{name}-plane.png")
     parts.append(f"![Both tasks, every weighting and NMT]({name}-plane.png)\n")
@@ -46,7 +56,7 @@ def write(
         for run in panel.runs
         if run.method == "nmt" and run.seed == 0
     ]
-    if all(trace.exists() for _, trace in traced):
+    if traced and all(trace.exists() for _, trace in traced):
         # One architecture is enough to look at: the last one, the largest.
         panel, trace = traced[-1]
         plots.traces(read_csv(trace), panel.tasks, folder / f"{name}-traces.png")
@@ -130,12 +140,12 @@ def chosen(panel: Panel, margin: float) -> list[str]:
 
 
 def _against_alone(panels, folder, name, path) -> dict[str, dict[str, Difference]]:
-    """From the runs' predictions; where these are not there, as they were written before."""
+    """From the runs' predictions; where these are not there, as they were written before, if so."""
     kept = folder / f"{name}-differences.csv"
     runs = [run for panel in panels for run in panel.runs]
     if not all((folder / "runs" / run.key / "test.npz").exists() for run in runs):
         found: dict[str, dict[str, Difference]] = {}
-        for row in read_csv(kept):
+        for row in read_csv(kept) if kept.exists() else []:
             values = Difference(*(float(row[field]) for field in _FIELDS))
             found.setdefault(row["model"], {})[row["method"]] = values
         return found
