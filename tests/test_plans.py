@@ -89,6 +89,8 @@ def test_each_method_keeps_what_its_own_validation_rows_speak_for(tmp_path):
         ("[mmoe, ple]", "[]", "models: expected names"),
         ("[mmoe, ple]", "[mlp]", r"line 4: models: expected some of .* Received: \['mlp'\]"),
         ("nmt,", "nmtt,", "line 5: methods: `methods` must be one of .* Received: 'nmtt'"),
+        ("nmt,", '"nmt:patience=0",', "'nmt:patience=0', which cannot be made: `patience` must be"),
+        ("nmt,", '"nmt:pace=1",', "'nmt:pace=1', which cannot be made"),
         ("  epochs: 1", "  epoch: 1", "line 8: settings.epoch is unknown"),
         ("  epochs: 1", "  epochs: 1.5", "line 8: settings.epochs: expected a positive integer"),
         ("  epochs: 1", "  optimizer: adamm", "line 8: settings.optimizer: "),
