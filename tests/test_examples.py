@@ -112,3 +112,14 @@ def test_several_devices_of_a_machine(tmp_path):
         "final.npz",
         "final.weights.h5",
     ]
+
+
+def test_methods_beside_a_known_front(tmp_path):
+    short = ["--rows", 2000, "--epochs", 1, "--seeds", 1, "--methods", "EqualWeights;MGDA"]
+    done = run("front.py", *short, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "runs/front/front.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["EqualWeights", "MGDA"]
+    assert all(float(row["gap"]) > 0 for row in rows)
+    assert (tmp_path / "runs/front/front.png").read_bytes().startswith(b"\x89PNG")

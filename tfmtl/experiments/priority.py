@@ -11,7 +11,7 @@ from tfmtl.data import Rows
 from tfmtl.experiments import plots, tables
 from tfmtl.experiments.panel import ALONE, Panel
 from tfmtl.experiments.runs import read_csv, write_csv
-from tfmtl.experiments.settings import LEARNT_SHARE, weighted_sums
+from tfmtl.experiments.settings import LEARNT_SHARE, is_nmt, weighted_sums
 from tfmtl.experiments.sources import SOURCES, load
 from tfmtl.experiments.statistics import Difference, differences
 
@@ -23,7 +23,7 @@ _FIELDS = ("mean", "low", "high", "deviation")
 def applies(panel: Panel) -> bool:
     """Whether there is something to hold a task, each task alone, and a weighted sum beside it."""
     methods = panel.values.keys()
-    return any(map(_promises, methods)) and ALONE in methods and bool(weighted_sums(methods))
+    return any(map(is_nmt, methods)) and ALONE in methods and bool(weighted_sums(methods))
 
 
 def write(
@@ -87,7 +87,7 @@ def table(panels: Sequence[Panel], against: Mapping[str, Mapping[str, Difference
         for seed, pick in enumerate(picks):
             sums[seed] = panel.values[pick][seed]
         alone = panel.values[ALONE].mean(axis=0)
-        rows = {m: values for m, values in panel.values.items() if _promises(m)}
+        rows = {m: values for m, values in panel.values.items() if is_nmt(m)}
         for method, values in {**rows, CHOSEN: sums}.items():
             d = against[panel.model][method]
             held = d.mean >= -margin and d.high >= 0
@@ -163,18 +163,13 @@ def _against_alone(panels, folder, name, path) -> dict[str, dict[str, Difference
     return found
 
 
-def _promises(method: str) -> bool:
-    """Whether a method is to hold the primary task."""
-    return method.startswith("nmt")
-
-
 def _differences(panel: Panel, folder: pathlib.Path, test: Rows) -> dict[str, Difference]:
     task = panel.tasks[0]
     picks = chosen(panel, SOURCES[panel.runs[0].data].held_margin)
     alone = f"single:{task}"
     scores: dict[str, list] = {}
     for run in sorted(panel.runs, key=lambda run: run.seed):
-        names = [run.method] if run.method == alone or _promises(run.method) else []
+        names = [run.method] if run.method == alone or is_nmt(run.method) else []
         names += [CHOSEN] if run.method == picks[run.seed] else []
         for name in names:
             with np.load(folder / "runs" / run.key / "test.npz") as found:

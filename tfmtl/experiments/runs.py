@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfmtl import balancers, callbacks, compat, files, losses, metrics, optimizers
 from tfmtl.data import Rows, Splits
-from tfmtl.experiments.settings import Settings, balancer_of, network, weights_of
+from tfmtl.experiments.settings import Settings, balancer_of, is_nmt, network, weights_of
 from tfmtl.experiments.sources import SOURCES
 from tfmtl.model import MultiTaskModel
 
@@ -136,7 +136,7 @@ def _train(run: Run, splits: Splits, folder: pathlib.Path, report: Callable[[str
     history = model.fit(
         rows,
         validation_data=splits.validation.batches(8192),
-        epochs=settings.epochs * (len(settings.tasks) if _is_nmt(run) else 1),
+        epochs=settings.epochs * (len(settings.tasks) if is_nmt(run.method) else 1),
         verbose=0,
         callbacks=[*_stopping(run, splits.validation), notes],
     ).history
@@ -165,7 +165,7 @@ def _train(run: Run, splits: Splits, folder: pathlib.Path, report: Callable[[str
         "keras": keras.__version__,
     }
     (folder / "record.json").write_text(json.dumps(record, indent=1))
-    if _is_nmt(run):
+    if is_nmt(run.method):
         write_csv(folder / "trace.csv", balancer.trace())
         if run.seed == 0:
             model.export(str(folder / "model"))
@@ -224,10 +224,6 @@ def _loss(run: Run, task: str):
     return loss if factor is None else losses.Scaled(loss, factor)
 
 
-def _is_nmt(run: Run) -> bool:
-    return run.method.startswith("nmt")
-
-
 def _balancer(run: Run) -> balancers.Balancer:
     if run.method.startswith("single:"):
         return balancers.NMT(run.trained)
@@ -240,7 +236,7 @@ def _balancer(run: Run) -> balancers.Balancer:
 def _stopping(run: Run, held_out: Rows) -> list[callbacks.BestReading]:
     """Early stopping, where the balancer does not stop by itself."""
     tasks, monitor = run.settings.tasks, run.settings.monitor
-    if _is_nmt(run) or len(run.trained) == 1:
+    if is_nmt(run.method) or len(run.trained) == 1:
         return []
     if monitor == "loss":
         weights = weights_of(run.method, tasks) or dict.fromkeys(tasks, 1.0)

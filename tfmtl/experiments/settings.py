@@ -154,6 +154,11 @@ def balancer_of(method: str, tasks: tuple[str, ...]) -> balancers.Balancer:
         raise ValueError(f"`methods` has {method!r}, which cannot be made: {error}") from error
 
 
+def is_nmt(method: str) -> bool:
+    """Whether a method trains in stages, to hold the earlier tasks."""
+    return method.startswith("nmt")
+
+
 def weights_of(method: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
     """The tasks' weights in a weighted sum; ``None`` for what is no weighted sum of them.
 
