@@ -22,6 +22,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfmtl.experiments.compare import compare
+from tfmtl.experiments.panel import Panel
+from tfmtl.experiments.priority import chosen
 from tfmtl.experiments.runs import Run
 from tfmtl.experiments.sources import SOURCES, check_tasks
 from tfmtl.experiments.tables import spread
@@ -41,11 +43,9 @@ def weightings(tasks, shares):
     ]
 
 
-def chosen(grid, tasks, margin):
-    """The record of a seed's grid that its validation rows speak for."""
-    first = np.array([record[f"validation_auc_{tasks[0]}"] for record in grid])
-    others = np.mean([[r[f"validation_auc_{t}"] for t in tasks[1:]] for r in grid], axis=1)
-    return grid[int(np.argmax(np.where(first >= first.max() - margin, others, -1)))]
+def column(records, task):
+    """Test AUCs of a task."""
+    return np.array([float(record[f"auc_{task}"]) for record in records])
 
 
 def main(path, data, tasks, shares, seeds, epochs, margin, workers, folder):
@@ -53,23 +53,22 @@ def main(path, data, tasks, shares, seeds, epochs, margin, workers, folder):
     base = SOURCES[data].settings
     settings = dataclasses.replace(base, tasks=tasks, epochs=epochs or base.epochs)
     grid = weightings(tasks, shares)
-    plan = [Run(data, m, seed, settings) for seed in range(seeds) for m in (*grid, "nmt")]
-    records = compare(plan, folder, path=path, workers=workers)
+    runs = [Run(data, m, seed, settings) for seed in range(seeds) for m in (*grid, "nmt")]
+    records = compare(runs, folder, path=path, workers=workers)
+    picks = chosen(Panel(tasks, settings.model, runs, records), margin)
     found = {f"grid of {len(grid)}, chosen on validation": [], "NMT": []}
     seconds = {name: [] for name in found}
     for seed in range(seeds):
-        own = [record for record in records if record["seed"] == seed]
-        sums, nmt = own[:-1], own[-1]
-        costs = [sum(r["seconds"] for r in sums), nmt["seconds"]]
-        for name, record, cost in zip(
-            found, (chosen(sums, tasks, margin), nmt), costs, strict=True
-        ):
-            found[name].append(record)
+        own = {r["method"]: r for r, run in zip(records, runs, strict=True) if run.seed == seed}
+        spent = {method: float(record["seconds"]) for method, record in own.items()}
+        costs = (sum(spent.values()) - spent["nmt"], spent["nmt"])
+        for name, method, cost in zip(found, (picks[seed], "nmt"), costs, strict=True):
+            found[name].append(own[method])
             seconds[name].append(cost)
     head = ["", *(f"{task} AUC" for task in tasks), "seconds", "chosen weights by seed"]
     lines = [head, ["---"] * len(head)]
     for name, kept in found.items():
-        aucs = [spread(np.array([record[f"auc_{task}"] for record in kept])) for task in tasks]
+        aucs = [spread(column(kept, task)) for task in tasks]
         weights = ", ".join(r["method"][4:] for r in kept if r["method"] != "nmt") or "–"
         lines.append([name, *aucs, spread(np.array(seconds[name]), 0), weights])
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -88,8 +87,8 @@ def draw(records, found, tasks, path):
     sums = [record for record in records if record["method"] != "nmt"]
     clouds = {"weightings": sums, **found}
     for (name, kept), marker, colour in zip(clouds.items(), "os*", COLOURS, strict=False):
-        x = [np.mean([record[f"auc_{task}"] for task in tasks[1:]]) for record in kept]
-        y = [record[f"auc_{tasks[0]}"] for record in kept]
+        x = np.mean([column(kept, task) for task in tasks[1:]], axis=0)
+        y = column(kept, tasks[0])
         size = {"o": 12, "s": 60, "*": 150}[marker]
         axes.scatter(x, y, size, colour, marker, alpha=0.4 if marker == "o" else 1, label=name)
     axes.set_xlabel(f"{' and '.join(tasks[1:])}: test AUC{' (mean)' * (len(tasks) > 2)}")

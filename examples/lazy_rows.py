@@ -67,7 +67,7 @@ def main(path, methods, rates, seeds, epochs, workers, folder):
     records = {each: [next(records) for _ in runs] for each, runs in every.items()}
     auc = {
         each: {
-            name: np.array([record[name] for record in found])
+            name: np.array([float(record[name]) for record in found])
             for task in TASKS
             for name in (f"auc_{task}", f"validation_auc_{task}")
         }

@@ -17,9 +17,9 @@ from tfmtl.cli import main
 from tfmtl.data import census
 from tfmtl.data.kuairand import TASKS as LOGGED
 from tfmtl.data.kuairand import USER_CATEGORICAL, VIDEO_CATEGORICAL
-from tfmtl.experiments import plots, runs, tables
+from tfmtl.experiments import plots, runs
 from tfmtl.experiments.compare import compare
-from tfmtl.experiments.report import command_line, verdicts
+from tfmtl.experiments.papers import command_line
 from tfmtl.experiments.runs import Run, execute, read_csv, write_csv
 from tfmtl.experiments.settings import Settings, check_methods, default_methods
 from tfmtl.experiments.sources import SOURCES
@@ -188,72 +188,9 @@ def test_a_failed_run_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def records(points):
-    return [
-        {"method": method, "seed": 0, "auc_like": like, "auc_click": click, "seconds": 1.0}
-        for method, (like, click) in points.items()
-    ]
-
-
-@pytest.mark.parametrize(
-    ("nmt", "where"),
-    [
-        ((0.85, 0.75), "above"),
-        ((0.7, 0.6), "below"),  # a weighted sum is as good in both
-        ((0.71, 0.61), "below"),  # a mixture of two is better in both
-        ((0.75, 0.65), "on"),
-        ((0.74999, 0.65), "on"),  # the same four digits
-        ((0.9, 0.5), "beyond"),
-    ],
-)
-def test_where_a_point_lies_against_the_curve(nmt, where):
-    # The line goes by weight, in whatever order the sums were asked for.
-    found = records(
-        {"sum:0.9": (0.8, 0.6), "sum:0.1": (0.7, 0.7), "sum:0.5": (0.75, 0.65), "nmt": nmt}
-    )
-    assert tables.against_curve(found, TASKS) == where
-
-
-def test_tables_and_the_tradeoff_plot(tmp_path):
-    points = {"single:like": (0.8, 0.5), "single:click": (0.5, 0.7), "sum:0.5": (0.78, 0.69)}
-    found = records({**points, "nmt": (0.8, 0.68), "nmt-paper": (0.75, 0.68)})
-    table = tables.results_table(found, TASKS)
-    assert "| NMT | 0.8000 | 0.6800 | 1 |" in table
-    assert "| like alone | 0.8000 | – | 1 |" in table
-    assert tables.coverage(found, "click") == pytest.approx(0.9)
-    against = {"like": {m: Difference(-0.001, -0.01, 0.02, 0.005) for m in points}}
-    table = tables.results_table([r for r in found if r["method"] in points], TASKS, against)
-    assert "| like alone | 0.8000 | – | – | 1 |" in table
-    assert "| 0.7800 | 0.6900 | -0.0010 [-0.0100, +0.0200] | 1 |" in table
-    plots.tradeoff(found, TASKS, tmp_path / "plane.png")
-    assert (tmp_path / "plane.png").stat().st_size > 5000
-
-
-def test_verdicts():
-    points = {"single:like": (0.8, 0.5), "single:click": (0.5, 0.7), "sum:0.5": (0.78, 0.69)}
-    found = records({**points, "nmt": (0.8, 0.66), "nmt-paper": (0.75, 0.68)})
-    against = {
-        "like": {
-            "nmt": Difference(-0.0009, -0.004, 0.001, 0.001),
-            "nmt-paper": Difference(-0.05, -0.06, -0.04, 0.001),
-        }
-    }
-    assert [line.partition(" (")[0] for line in verdicts("census", found, TASKS, against)] == [
-        "NMT: like is held: -0.0009 against training it alone",
-        "NMT: click is **not learnt**: 80.0% of the way from 0.5 to its own single-task AUC",
-        "NMT lies, by the means over seeds, off the line through the weighted sums: a trade "
-        "between the tasks that none of them made.",
-        "NMT, the paper's letter: like is **not held**: -0.0500 against training it alone",
-        "NMT, the paper's letter: click is learnt: 90.0% of the way from 0.5 to its own "
-        "single-task AUC",
-        "NMT, the paper's letter lies, by the means over seeds, below the line through the "
-        "weighted sums.",
-    ]
-
-
 def test_a_shown_command_does_not_tell_where_things_lie():
-    shown = command_line(["demo", "--path", "elsewhere/kuairand", "--out=there/a b"])
-    assert shown == "tfmtl demo --path kuairand '--out=a b'"
+    shown = command_line(["demo", "--path", "elsewhere/kuairand", "--out=there/a b", "/x/y.yaml"])
+    assert shown == "tfmtl demo --path kuairand '--out=a b' y.yaml"
 
 
 def test_records_with_other_keys_share_a_file(tmp_path):
@@ -329,8 +266,20 @@ def make_up(run, store, rows):
     tasks = run.settings.tasks
     scores = {task: rows.labels[task] + rng.normal(size=len(rows)) for task in tasks}
     aucs = {f"auc_{task}": metrics.auc(rows.labels[task], scores[task]) for task in tasks}
-    names = {"tasks": ">".join(tasks), "method": run.method, "seed": run.seed}
-    (folder / "record.json").write_text(json.dumps({**names, **aucs, "seconds": 1.0}))
+    record = {
+        "key": run.key,
+        "tasks": ">".join(tasks),
+        "model": run.settings.model,
+        "method": run.method,
+        "seed": run.seed,
+        **aucs,
+        **{f"validation_{name}": value for name, value in aucs.items()},
+        "seconds": 1.0,
+        "seconds_an_epoch": 0.5,
+        "tensorflow": "2",
+        "keras": "3",
+    }
+    (folder / "record.json").write_text(json.dumps(record))
     np.savez(folder / "test.npz", **scores)
     columns = [f"{name}_{task}" for name in ("lambda", "loss", "auc") for task in tasks]
     trace = [
@@ -365,24 +314,40 @@ def test_compare_goes_on_from_finished_runs(log, tmp_path, monkeypatch):
         "--out",
         "out",
     ]
-    invoke(monkeypatch, [*arguments, "--methods", ",".join(methods), "--draws", "100"])
+    invoke(monkeypatch, [*arguments, "--methods", ",".join(methods)])
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == [
-        "differences.csv",
+        "click-like-differences.csv",
+        "click-like-plane.png",
+        "click-like-traces.png",
+        "click-like.png",
         "report.md",
         "results.csv",
         "runs",
-        "traces.png",
-        "tradeoff.png",
     ]
     assert [row["method"] for row in read_csv(out / "results.csv")] == [*methods] * 2
     report = (out / "report.md").read_text()
     assert str(log.parent) not in report
-    assert "## kuairand: click ≻ like" in report
-    assert "100 bootstrap draws of the test 20 users" in report
-    assert "some runs did not record their versions" in report
-    assert "NMT, the paper's letter: like is learnt" in report
-    assert {row["task"] for row in read_csv(out / "differences.csv")} == {"click", "like"}
+    assert "# click ≻ like on kuairand" in report
+    assert "`tfmtl compare --data kuairand --path" in report
+    assert "| MMoE | NMT, the paper's letter |" in report
+    assert {row["method"] for row in read_csv(out / "click-like-differences.csv")} == {
+        "single:click",
+        "nmt",
+        "nmt-paper",
+        "chosen",
+    }
+    invoke(monkeypatch, [*arguments, "--methods", "sum:0.5,nmt"])  # nothing to hold it against
+    assert "learnt" not in (out / "report.md").read_text()
+
+
+def test_a_file_that_holds_no_results_is_refused(log, tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    arguments = ["compare", "--data", "kuairand", "--path", str(log), "--results"]
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "a.csv"), "--out", "none"])
+    assert result.exit_code == 2 and "--results" in result.output
+    assert "Received: 'a.csv'" in re.sub(r"[\s│]+", " ", result.output)
+    assert (tmp_path / "a.csv").read_text() == "a,b\n1,2\n"
 
 
 def test_the_demo_from_the_command_line(finished, log, tmp_path, monkeypatch):
@@ -393,16 +358,15 @@ def test_the_demo_from_the_command_line(finished, log, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md",
+        "click-like-plane.png",
+        "click-like-traces.png",
+        "click-like.png",
         "model",
         "results.csv",
         "runs",
-        "traces.png",
-        "tradeoff.png",
     ]
     assert (out / "model" / "1" / "saved_model.pb").is_file()
-    readme = (out / "README.md").read_text()
-    assert "| `model/1` |" in readme
-    assert f"Keras {keras.__version__}." in readme
+    assert f"Keras {keras.__version__}." in (out / "README.md").read_text()
     run, store, _ = finished
     with (
         np.load(store / run.key / "test.npz") as here,

@@ -12,7 +12,7 @@ from tests.test_experiments import write_log
 from tests.test_streams import aliexpress_rows
 from tests.test_streams import write as write_table
 from tfmtl import cli, compat, metrics
-from tfmtl.experiments import panel, papers, plan, priority, updates
+from tfmtl.experiments import panel, papers, plan, plots, priority, updates
 from tfmtl.experiments.panel import ALONE, Panel
 from tfmtl.experiments.runs import Run, read_csv, write_csv
 from tfmtl.experiments.settings import Settings
@@ -144,6 +144,7 @@ def records_of(runs, score):
                 for task in run.settings.tasks
                 for part in ("", "validation_")
             },
+            "seconds": 1.0,
             "similarity_shared": 0.3,
             "similarity_task": 0.2,
             "difference": 0.4,
@@ -236,6 +237,33 @@ def test_the_sum_is_chosen_on_validation_rows():
     assert priority.chosen(found, 0.0001) == ["sum:0.8"] * 2
 
 
+@pytest.mark.parametrize(
+    ("point", "where"),
+    [
+        ((0.85, 0.75), "above"),
+        ((0.7, 0.6), "below"),  # a weighted sum is as good in both
+        ((0.71, 0.61), "below"),  # a mixture of two is better in both
+        ((0.75, 0.65), "on"),
+        ((0.74999, 0.65), "on"),  # the same four digits
+        ((0.9, 0.5), "beyond"),
+    ],
+)
+def test_where_a_method_lies_against_the_line(point, where):
+    # The line goes by weight, in whatever order the sums were asked for.
+    values = {"sum:0.9": (0.8, 0.6), "sum:0.1": (0.7, 0.7), "sum:0.5": (0.75, 0.65), "nmt": point}
+    found = make_panel(list(values), lambda run, task: values[run.method][TASKS.index(task)])
+    assert priority.against_line(found, "nmt") == where
+
+
+def test_pictures_of_one_model_and_of_some(tmp_path):
+    methods = ["nmt", "nmt-paper", "sum:0.2", "sum:0.8", "single:like", "single:click"]
+    rng = np.random.default_rng(0)
+    found = make_panel(methods, lambda run, task: rng.uniform(0.6, 0.8))
+    for name, panels in (("one", [found]), ("two", [found] * 2)):
+        plots.planes(panels, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
 def test_tables_say_what_is_held_and_what_differs():
     methods = ["EqualWeights", "sum:0.5", "nmt", "single:like", "single:click"]
 
@@ -288,11 +316,11 @@ def test_what_a_file_of_results_holds_is_not_run_again(rows, tmp_path):
     output = invoke("compare", tmp_path / "a.yaml", *arguments)
     assert "Wrote" in output
     assert (tmp_path / "results.csv").read_text() == given
-    text = (tmp_path / "out" / "a.md").read_text()
+    text = (tmp_path / "out" / "report.md").read_text()
     assert text.startswith("# T\n")
     assert str(tmp_path) not in text
-    assert "Not told: the runs' predictions are not here." in text
-    assert (tmp_path / "out" / "a-like-click.png").read_bytes().startswith(b"\x89PNG")
+    assert "Not told: the predictions are not here." in text
+    assert (tmp_path / "out" / "like-click.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_options_that_are_the_files_are_refused(rows, tmp_path):
@@ -300,8 +328,8 @@ def test_options_that_are_the_files_are_refused(rows, tmp_path):
     arguments = ["compare", str(tmp_path / "a.yaml"), "--path", str(rows)]
     result = CliRunner().invoke(cli.main, [*arguments, "--tasks", "like,click"])
     assert result.exit_code == 2 and "--tasks is for FILE to say." in result.output
-    result = CliRunner().invoke(cli.main, ["compare", "--quick"])
-    assert result.exit_code == 2 and "--results and --quick go with FILE." in result.output
+    result = CliRunner().invoke(cli.main, ["compare", "--models", "mmoe,mlp"])
+    assert result.exit_code == 2 and "--models" in result.output and "'mlp'" in result.output
     (tmp_path / "a.yaml").write_text("titel: T\n")
     result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 2 and "a.yaml, line 1: titel is unknown" in result.output
@@ -329,7 +357,7 @@ def test_each_table_in_its_reduced_form(file, rows, tmp_path):
     path = [] if SOURCES[found.data].path is None else ["--path", rows]
     out = tmp_path / "out"
     invoke("compare", file, "--quick", *path, "--seeds", 1, "--out", out, "--workers", 1)
-    text = (out / f"{file.stem}.md").read_text()
+    text = (out / "report.md").read_text()
     assert text.startswith(f"# {found.title}\n")
     quick = dataclasses.replace(found.quick(), seeds=1)
     assert len(read_csv(out / "results.csv")) == len(quick.first())

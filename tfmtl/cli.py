@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import click
@@ -78,11 +79,17 @@ def demo(data, path, tasks, epochs, methods, optimizer, workers, seeds, out):
     AUCs and leaves results.csv, plots, a SavedModel and a README in the output folder. An
     interrupted demo goes on where it stopped.
     """
-    plan = _plan(data, path, tasks, epochs, methods, optimizer, seeds, demo=True)
-    report = _report()
+    _needs_matplotlib()
+    plan = _plan(data, path, tasks, ("mmoe",), epochs, methods, optimizer, seeds, demo=True)
+    from tfmtl.experiments import demo
+    from tfmtl.experiments.panel import Panel
+
     folder = out or pathlib.Path("runs") / f"demo-{data}"
-    records = _compare(plan, folder, path, workers)
-    _say(folder, report.write_demo(records, plan, folder))
+    runs, records = _train(plan, folder, path, workers)
+    names = _write(plan, runs, records, folder, path, "README.md")
+    (panel,) = Panel.of(plan, runs, records)
+    demo.show(panel)
+    _say(folder, ["results.csv", *names, *demo.copy_model(panel, folder)])
 
 
 @main.command()
@@ -90,16 +97,18 @@ def demo(data, path, tasks, epochs, methods, optimizer, workers, seeds, out):
     "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 )
 @_options
+@click.option("--models", default="mmoe", show_default=True, help="Comma-separated.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--draws", type=click.IntRange(min=100), default=1000, show_default=True)
 @click.option(
     "--results",
     type=click.Path(dir_okay=False, writable=True, path_type=pathlib.Path),
-    help="With FILE: a CSV that grows by a row with each run; what it holds is not run again.  "
+    help="A CSV that grows by a row with each run; what it holds is not run again.  "
     "[default: results.csv in the output folder]",
 )
-@click.option("--quick", is_flag=True, help="With FILE: an epoch of few rows, two seeds.")
-@click.option("--out", type=_OUT, help="Output folder.  [default: runs/compare-DATA-TASKS]")
+@click.option("--quick", is_flag=True, help="An epoch of few rows, one model, two seeds.")
+@click.option(
+    "--out", type=_OUT, help="Output folder.  [default: runs/FILE, or runs/compare-DATA-TASKS]"
+)
 @click.pass_context
 def compare(
     context,
@@ -111,41 +120,41 @@ def compare(
     methods,
     optimizer,
     workers,
+    models,
     seeds,
-    draws,
     results,
     quick,
     out,
 ):
-    """Compare methods with paired differences and intervals.
+    """Compare methods over models and seeds, with paired tests and intervals.
 
-    With FILE, a YAML file of models, methods, seeds and settings as those in experiments/: tables
-    with tests against a reference, ranks and Δm%, a picture, and a CSV of the runs. Without it the
-    options say what is compared: as the demo, with the paper's letter beside NMT and a report.md
-    that says whether the primary task was held, the secondary learnt, and where NMT lies against
-    the weighted sums.
+    What is compared stands in FILE, a YAML file as those in experiments/, or in options. Leaves
+    report.md (tables with tests against a reference, ranks and Δm%; with NMT also whether the
+    primary task was held and the others learnt), pictures, and a CSV of the runs. An interrupted
+    comparison goes on where it stopped.
     """
-    if file is not None:
-        _compare_file(context, file, path, workers, seeds, results, quick, out)
-        return
-    if results is not None or quick:
-        raise click.UsageError("--results and --quick go with FILE.")
-    plan = _plan(data, path, tasks, epochs, methods, optimizer, seeds, demo=False)
-    report = _report()
-    names = "-".join(plan[0].settings.tasks)
-    folder = out or pathlib.Path("runs") / f"compare-{data}-{names}"
-    records = _compare(plan, folder, path, workers)
-    _say(folder, report.write_comparison(records, plan, folder, path, draws))
+    _needs_matplotlib()
+    if file is None:
+        names = _names(models)
+        plan = _plan(data, path, tasks, names, epochs, methods, optimizer, seeds, demo=False)
+        stem = f"compare-{data}-{'-'.join(plan.tasks[0])}"
+    else:
+        plan, stem = _plan_of(context, file, path), file.stem
+    if quick:
+        plan = plan.quick()
+    if context.get_parameter_source("seeds") is click.core.ParameterSource.COMMANDLINE:
+        plan = dataclasses.replace(plan, seeds=seeds)
+    folder = out or pathlib.Path("runs") / f"{stem}{'-quick' * quick}"
+    runs, records = _train(plan, folder, path, workers, results)
+    _say(folder, _write(plan, runs, records, folder, path, "report.md"))
 
 
-def _compare_file(context, file, path, workers, seeds, results, quick, out) -> None:
-    for name in ("data", "tasks", "epochs", "methods", "optimizer", "draws"):
+def _plan_of(context, file, path):
+    """What a file says is compared."""
+    for name in ("data", "tasks", "models", "epochs", "methods", "optimizer"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name} is for FILE to say.")
     from tfmtl.experiments import plan as plans
-
-    _report()  # the pictures need matplotlib
-    from tfmtl.experiments import papers
 
     try:
         with _names_option("FILE", ValueError):
@@ -154,18 +163,7 @@ def _compare_file(context, file, path, workers, seeds, results, quick, out) -> N
         raise click.ClickException(str(error)) from error
     _check_path(plan.data, path)
     _check_rows(plan.data, path, plan.tasks[0], plan.settings.embedding_width)
-    if quick:
-        plan = plan.quick()
-    if context.get_parameter_source("seeds") is click.core.ParameterSource.COMMANDLINE:
-        plan = dataclasses.replace(plan, seeds=seeds)
-    folder = out or pathlib.Path("runs") / f"{file.stem}{'-quick' * quick}"
-    folder.mkdir(parents=True, exist_ok=True)
-    results = results or folder / "results.csv"
-    where = None if path is None else str(path)
-    first = _compare(plan.first(), folder, path, workers, results)
-    runs = plan.chosen({str(record["key"]): record for record in first})
-    records = _compare(runs, folder, path, workers, results)
-    _say(folder, papers.write(plan, runs, records, folder, file.stem, where))
+    return plan
 
 
 @main.command()
@@ -311,11 +309,11 @@ def profile(
         _say(out, ["profile.md", "ops.csv", "plugins/profile/"])
 
 
-def _plan(data, path, tasks, epochs, methods, optimizer, seeds, *, demo: bool) -> list:
-    """The runs that the options mean, or an error that names the option."""
+def _plan(data, path, tasks, models, epochs, methods, optimizer, seeds, *, demo: bool):
+    """What the options say is compared, or an error that names the option."""
     from tfmtl import optimizers
-    from tfmtl.experiments.runs import Run
-    from tfmtl.experiments.settings import check_methods, default_methods
+    from tfmtl.experiments.plan import Plan
+    from tfmtl.experiments.settings import MODELS, check_methods, default_methods, weighted_sums
     from tfmtl.experiments.sources import SOURCES, check_tasks
 
     with _names_option("--optimizer", ValueError):
@@ -330,6 +328,11 @@ def _plan(data, path, tasks, epochs, methods, optimizer, seeds, *, demo: bool) -
         settings = dataclasses.replace(settings, tasks=_names(tasks))
         with _names_option("--tasks", ValueError):
             check_tasks(data, settings.tasks)
+    with _names_option("--models", ValueError):
+        if len(set(models)) < len(models) or not set(models) <= set(MODELS):
+            raise ValueError(
+                f"expected some of {list(MODELS)}, each once. Received: {list(models)}"
+            )
     chosen = default_methods(settings.tasks)
     if methods is not None:
         chosen = _names(methods)
@@ -338,7 +341,17 @@ def _plan(data, path, tasks, epochs, methods, optimizer, seeds, *, demo: bool) -
     elif not demo:
         chosen = (*chosen, "nmt-paper")
     _check_rows(data, path, settings.tasks, settings.embedding_width)
-    return [Run(data, method, seed, settings) for seed in range(seeds) for method in chosen]
+    sums = weighted_sums(chosen)
+    return Plan(
+        title=f"{' ≻ '.join(settings.tasks)} on {data}",
+        data=data,
+        tasks=(settings.tasks,),
+        models=models,
+        methods=chosen,
+        seeds=seeds,
+        reference=sums[len(sums) // 2] if sums else chosen[0],
+        settings=settings,
+    )
 
 
 def _check_rows(data, path, tasks, width) -> None:
@@ -375,8 +388,8 @@ def _names_option(option: str, *kinds: type[Exception]) -> Iterator[None]:
         raise click.BadParameter(str(error), param_hint=option) from error
 
 
-def _report():
-    """What writes the results, asked for before hours of training: it needs matplotlib."""
+def _needs_matplotlib() -> None:
+    """Asked before hours of training: the pictures need it."""
     from tfmtl.data.encode import require
 
     try:
@@ -385,19 +398,28 @@ def _report():
         raise click.ClickException(
             'The plots need matplotlib, which does not import. Try: pip install "tfmtl[demo]"'
         ) from error
-    from tfmtl.experiments import report
-
-    return report
 
 
-def _compare(plan, folder, path, workers, results=None) -> list[dict]:
+def _train(plan, folder, path, workers, results=None) -> tuple[list, list]:
+    """All of a plan: its runs and their records."""
     from tfmtl.experiments.compare import compare
 
-    where = None if path is None else str(path)
+    given = {"path": None if path is None else str(path), "workers": workers, "results": results}
     try:
-        return compare(plan, folder, path=where, workers=workers, results=results)
+        with _names_option("--results", ValueError):
+            tried = compare(plan.first(), folder, **given) if plan.trials else []
+            runs = plan.chosen({str(record["key"]): record for record in tried})
+            return runs, compare(runs, folder, **given)
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _write(plan, runs, records, folder, path, name) -> list[str]:
+    from tfmtl.experiments import papers
+
+    where = None if path is None else str(path)
+    arguments = sys.argv[1:]
+    return papers.write(plan, runs, records, folder, path=where, arguments=arguments, name=name)
 
 
 def _say(folder: pathlib.Path, names: list[str]) -> None:

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tfmtl.experiments.runs import UNFINISHED, Run, execute, read_csv, write_csv
+from tfmtl.experiments.settings import trains
 from tfmtl.experiments.sources import load
-from tfmtl.experiments.tables import trains
 
 #: An unfinished run's folder that was not written to for so long (seconds) belongs to nobody.
 ABANDONED = 24 * 3600
@@ -38,16 +38,18 @@ def compare(
 
     Args:
         runs: what to train; those whose folder exists are not trained again.
-        folder: gets ``runs/<key>/`` for each of them and ``results.csv``.
+        folder: gets ``runs/<key>/`` for each of them.
         path: where the data set is, for those that need it.
         workers: processes, each with one thread for TensorFlow's kernels.
         results: a CSV file that grows by a row with each run and may hold others; runs that have
-            a row are not trained again, with or without a folder.
+            a row are not trained again, with or without a folder. By default ``results.csv`` in
+            ``folder``.
 
     Returns:
         The records in the order of ``runs``.
 
     Raises:
+        ValueError: ``results`` is a file of something else.
         RuntimeError: a run failed, or a worker died; the finished runs are kept, and so are those
             that other workers were in the middle of: they are waited for.
         KeyboardInterrupt: the workers stop at once; the finished runs are kept.
@@ -55,6 +57,7 @@ def compare(
     store = folder / "runs"
     store.mkdir(parents=True, exist_ok=True)
     _sweep(store)
+    results = results or folder / "results.csv"
     known = _known(results)
     open_runs = [run for run in runs if run.key not in known and not (store / run.key).exists()]
     with Progress(
@@ -65,13 +68,9 @@ def compare(
         lines = [progress.add_task("", total=None, visible=False) for _ in range(workers)]
         if open_runs:
             for run in _execute_all(open_runs, store, path, workers, progress, every, lines):
-                if results is not None:
-                    _add(results, {run.key: _record(store, run)})
+                _add(results, {run.key: _record(store, run)})
     records = [known.get(run.key) or _record(store, run) for run in runs]
-    if results is None:
-        write_csv(folder / "results.csv", records)
-    else:
-        _add(results, {run.key: record for run, record in zip(runs, records, strict=True)})
+    _add(results, {run.key: record for run, record in zip(runs, records, strict=True)})
     return records
 
 
@@ -83,11 +82,15 @@ def _add(results: pathlib.Path, records: Mapping[str, Mapping]) -> None:
         write_csv(results, [*known.values(), *new])
 
 
-def _known(results: pathlib.Path | None) -> dict[str, dict]:
+def _known(results: pathlib.Path) -> dict[str, dict]:
     """The rows of a file of results, by their runs' keys."""
-    if results is None or not results.exists():
-        return {}
-    return {row["key"]: dict(row) for row in read_csv(results)}
+    rows = read_csv(results) if results.exists() else []
+    if not all(row.get("key") for row in rows):
+        raise ValueError(
+            "`results` must be a CSV file with a row for each run, its name in the column `key`. "
+            f"Received: {results.name!r}, whose first row is {rows[0]}"
+        )
+    return {row["key"]: row for row in rows}
 
 
 def _execute_all(runs, store, path, workers, progress, every, lines) -> Iterator[Run]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfmtl.experiments import tables
 from tfmtl.experiments.plan import Plan
 from tfmtl.experiments.runs import Run
 from tfmtl.metrics import delta_m
@@ -28,6 +27,7 @@ class Panel:
     Attributes:
         measures: ``{task: "auc" or "mse"}``.
         values: of each method ``[seeds, tasks]``; the runs of each task alone are one method.
+        seconds: of each method ``[seeds, 2]``: of training, and of an epoch.
         overall: of each method ``[seeds]``: the mean AUC, or where a task has none Δm% against each
             task alone with its sign turned, so that more is better.
     """
@@ -39,13 +39,16 @@ class Panel:
         self.runs, self.records = runs, records
         self.measures = {task: runs[0].measure(task) for task in tasks}
         found: dict[str, dict[int, np.ndarray]] = {}
+        times: dict[str, dict[int, np.ndarray]] = {}
         for run, record in zip(runs, records, strict=True):
             method = ALONE if run.method.startswith("single:") else run.method
             row = found.setdefault(method, {}).setdefault(run.seed, np.full(len(tasks), np.nan))
             for task in run.trained:
                 row[tasks.index(task)] = float(record[f"{self.measures[task]}_{task}"])
+            total = times.setdefault(method, {}).setdefault(run.seed, np.zeros(2))
+            total += [float(record["seconds"]), float(record["seconds_an_epoch"])]
         self.values = {m: np.array([rows[s] for s in sorted(rows)]) for m, rows in found.items()}
-        self.seconds = tables.by_method(records, "seconds_an_epoch")
+        self.seconds = {m: np.array([rows[s] for s in sorted(rows)]) for m, rows in times.items()}
         self.ranked = set(self.measures.values()) == {"auc"}
         if self.ranked:
             self.overall = {m: values.mean(axis=1) for m, values in self.values.items()}
@@ -74,9 +77,18 @@ class Panel:
         """Model and tasks."""
         return f"{MODELS[self.model]}: {', '.join(self.tasks)}"
 
+    def alone(self, task: str) -> bool:
+        """Whether a task was trained alone."""
+        return any(run.method == f"single:{task}" for run in self.runs)
+
+    def key(self, method: str, seed: int) -> str:
+        """Of a method's run; an empty one where there is none."""
+        found = (run.key for run in self.runs if (run.method, run.seed) == (method, seed))
+        return next(found, "")
+
     def drop(self, row: np.ndarray) -> float:
         """Δm% of a row of measures against each task alone; NaN where these were not trained."""
-        if ALONE not in self.values:
+        if not all(map(self.alone, self.tasks)):
             return float("nan")
         alone = self.values[ALONE].mean(axis=0)
         lower = [task for task, measure in self.measures.items() if measure == "mse"]

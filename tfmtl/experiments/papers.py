@@ -1,8 +1,9 @@
-"""Tables and pictures of a plan, from its runs' records."""
+"""What a comparison leaves for its readers: tables and pictures, from its runs' records."""
 
 from __future__ import annotations
 
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from tfmtl.experiments.statistics import Paired, paired
 
 #: Differences from the reference with a smaller p are marked.
 SIGNIFICANT = 0.05
+#: Options whose value is a place on the machine that the command ran on.
+_PLACES = ("--path", "--out", "--results")
 
 
 def table(panels: Sequence[Panel], reference: str) -> str:
@@ -35,11 +38,13 @@ def table(panels: Sequence[Panel], reference: str) -> str:
         "rank",
         "Δm%",
         "s an epoch",
+        "s a run",
     ]
     lines = [head, ["---"] * len(head)]
     for panel in panels:
         ranks = panel.ranks()
         for method, values in panel.values.items():
+            run, epoch = panel.seconds[method].T
             cells = [tables.spread(values[:, i]) for i in range(len(tasks))]
             cells += [tables.spread(panel.overall[method])] if panel.ranked else []
             difference = ["–", "–"]
@@ -49,12 +54,13 @@ def table(panels: Sequence[Panel], reference: str) -> str:
             lines.append(
                 [
                     MODELS[panel.model],
-                    "each task alone" if method == ALONE else tables.label(method),
+                    tables.label(method),
                     *cells,
                     *difference,
                     f"{ranks[method]:.1f}" if method in ranks else "–",
                     "–" if method == ALONE or np.isnan(drop) else f"{drop:+.2f}",
-                    tables.spread(panel.seconds[method], 1) if method in panel.seconds else "–",
+                    tables.spread(epoch, 1),
+                    f"{run.mean():.0f}",
                 ]
             )
     return tables.markdown(lines)
@@ -73,40 +79,46 @@ def write(
     runs: Sequence[Run],
     records: Sequence[Mapping],
     folder: pathlib.Path,
-    name: str,
+    *,
     path: str | None = None,
+    arguments: Sequence[str] = (),
+    name: str = "report.md",
 ) -> list[str]:
-    """Write the plan's tables to ``NAME.md`` and its pictures beside it.
+    """Write the plan's tables and its pictures.
 
     Args:
         plan: what was compared.
         runs: all of it.
         records: of the runs.
         folder: where to; the predictions of runs are looked for in its ``runs/``.
-        name: of the files.
         path: where the data set is.
+        arguments: of the command, to be shown.
+        name: of the text.
 
     Returns:
         The names of the files.
     """
     panels = Panel.of(plan, runs, records)
-    text, names = [f"# {plan.title}\n", _made(plan, records)], [f"{name}.md"]
+    text, names = [f"# {plan.title}\n"], [name]
+    if arguments:
+        text.append(f"`{command_line(arguments)}`\n")
+    text.append(_made(plan, records))
     for tasks in plan.tasks:
         own = [panel for panel in panels if panel.tasks == tasks]
-        picture = f"{name}-{'-'.join(tasks)}"
-        text += [f"## {', '.join(tasks)}\n", table(own, plan.reference)]
-        plots.boxes(own, plan.reference, folder / f"{picture}.png")
-        names.append(f"{picture}.png")
-        text.append(f"![Every seed of every method]({picture}.png)\n")
+        text += [f"## {' ≻ '.join(tasks)}\n", table(own, plan.reference)]
+        picture = f"{'-'.join(tasks)}.png"
+        plots.boxes(own, plan.reference, folder / picture)
+        names.append(picture)
+        text.append(f"![Every seed of every method]({picture})\n")
         if priority.applies(own[0]):
-            parts, made = priority.write(own, folder, picture, path)
+            parts, made = priority.write(own, folder, path)
             text, names = [*text, *parts], [*names, *made]
     if plan.settings.similarity:
-        plots.similarity(panels, folder / f"{name}-updates.png")
-        names.append(f"{name}-updates.png")
+        plots.similarity(panels, folder / "updates.png")
+        names.append("updates.png")
         text += ["## Gradients and updates\n", updates.table(panels, plan.reference)]
-        text.append(f"![Diff against the mean AUC]({name}-updates.png)\n")
-    with files.written(folder / f"{name}.md") as beside:
+        text.append("![Diff against the mean AUC](updates.png)\n")
+    with files.written(folder / name) as beside:
         pathlib.Path(beside).write_text("\n".join(text))
     return names
 
@@ -126,5 +138,19 @@ def _made(plan: Plan, records: Sequence[Mapping]) -> str:
         "Test rows, mean ± standard deviation over seeds. In brackets the 95 % bootstrap interval "
         "of the mean difference over seeds, paired by seed; p of the paired t-test; ‡ better and "
         f"† worse, p < {SIGNIFICANT}, not corrected for the number of comparisons. Rank: mean over "
-        "tasks, 1 the best. Δm%: mean relative drop against each task alone, lower is better.\n"
+        "tasks, 1 the best. Δm%: mean relative drop against each task alone, lower is better. "
+        "Seconds are rough where runs share the machine.\n"
     )
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command as others would type it: where a folder lies is nobody's business."""
+    shown = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, given, value = argument.partition("=")
+        if before in _PLACES or pathlib.PurePath(argument).is_absolute():
+            argument = pathlib.PurePath(argument).name
+        elif given and option in _PLACES:
+            argument = f"{option}={pathlib.PurePath(value).name}"
+        shown.append(argument)
+    return shlex.join(["tfmtl", *shown])

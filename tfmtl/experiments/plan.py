@@ -82,12 +82,13 @@ class Plan:
         """The runs of all seeds, seed by seed, each method with the settings it keeps.
 
         Args:
-            records: of the runs of :meth:`first`, by their keys.
+            records: of the runs of :meth:`first`, by their keys; without trials none are needed.
         """
-        best = [
-            max(self._trials(cell), key=lambda run: self._score(run, records[run.key]))
-            for cell in self._cells()
-        ]
+        best = []
+        for cell in self._cells():
+            tried = self._trials(cell)
+            scores = [self._score(run, records[run.key]) for run in tried if self.trials]
+            best.append(tried[int(np.argmax(scores)) if scores else 0])
         return [dataclasses.replace(run, seed=seed) for seed in range(self.seeds) for run in best]
 
     def quick(self) -> Plan:

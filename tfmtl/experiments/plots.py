@@ -8,57 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfmtl.experiments.panel import ALONE, Panel
+from tfmtl.experiments.panel import ALONE, MODELS, Panel
 from tfmtl.experiments.settings import weighted_sums
-from tfmtl.experiments.tables import by_method, label
+from tfmtl.experiments.tables import label
 from tfmtl.plots import COLOURS, GREY, legend_above, mark_stages
 
 LINE, STAR, LETTER, OTHER = COLOURS[:4]
-_SIZES = {"*": 15, "D": 7, "o": 6}
-
-
-def tradeoff(records: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) -> None:
-    """Primary against secondary test AUC, as in NMT's Figure 2; bars are deviations over seeds."""
-    primary, secondary = (by_method(records, f"auc_{task}") for task in tasks[:2])
-    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
-    axes = figure.subplots()
-    sums = weighted_sums(primary)
-    if sums:
-        x = [secondary[m].mean() for m in sums]
-        y = [primary[m].mean() for m in sums]
-        axes.plot(x, y, color=LINE, alpha=0.5, zorder=1)
-        for method in sums:
-            _point(axes, secondary[method], primary[method], "o", LINE)
-            axes.annotate(
-                method.partition(":")[2],
-                (secondary[method].mean(), primary[method].mean()),
-                xytext=(6, 5),
-                textcoords="offset points",
-                fontsize=9,
-                color=LINE,
-            )
-        axes.plot([], [], "o-", color=LINE, label=f"weighted sums (weight on {tasks[0]})")
-    for method, marker, colour, name in (
-        ("nmt-paper", "D", LETTER, "NMT, the paper's letter"),
-        ("nmt", "*", STAR, "NMT"),
-    ):
-        if method in primary:
-            _point(axes, secondary[method], primary[method], marker, colour)
-            axes.plot([], [], marker, color=colour, markersize=_SIZES[marker], label=name)
-    alone = [f"single:{task}" for task in tasks[:2]]
-    if alone[0] in primary:
-        axes.axhline(primary[alone[0]].mean(), color=GREY, linestyle="--", linewidth=1, zorder=0)
-    if alone[1] in primary:
-        axes.axvline(secondary[alone[1]].mean(), color=GREY, linestyle="--", linewidth=1, zorder=0)
-    if set(alone) & set(primary):
-        axes.plot([], [], "--", color=GREY, linewidth=1, label="each task alone")
-    axes.set_xlabel(f"{tasks[1]}: test AUC")
-    axes.set_ylabel(f"{tasks[0]} (primary): test AUC")
-    axes.margins(0.08)
-    axes.grid(alpha=0.2)
-    # Above the axes, where nothing can lie beneath it.
-    figure.legend(loc="outside upper left", ncols=2, fontsize=9, frameon=False)
-    figure.savefig(path, dpi=130)
+_SIZES = {"*": 14, "D": 7, "P": 8, "o": 5}
 
 
 def traces(rows: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) -> None:
@@ -143,7 +99,7 @@ def boxes(panels: Sequence[Panel], reference: str, path: pathlib.Path) -> None:
             low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
             axes.plot([low, high], [place, place], color=colour, linewidth=7, alpha=0.3)
             axes.plot(middle, place, "|", color=colour, markersize=12, markeredgewidth=2)
-        names = ["each alone" if m == ALONE else label(m) for m in panel.overall]
+        names = [label(method) for method in panel.overall]
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.invert_yaxis()
         axes.axvline(
@@ -156,32 +112,55 @@ def boxes(panels: Sequence[Panel], reference: str, path: pathlib.Path) -> None:
 
 
 def planes(panels: Sequence[Panel], path: pathlib.Path) -> None:
-    """The two tasks' test AUC of every weighted sum, joined, and of NMT (NMT, Figure 2)."""
+    """The two tasks' test AUC of every weighted sum, joined, and of NMT (NMT, Figure 2).
+
+    Bars are deviations over seeds. With one model sums carry their weight, and dashed lines are
+    each task alone.
+    """
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
     axes = figure.subplots()
+    single = len(panels) == 1
+    shown = {}
     for panel, colour in zip(panels, COLOURS, strict=False):
-        means = {method: values.mean(axis=0) for method, values in panel.values.items()}
-        sums = weighted_sums(means)
-        line = np.array([means[method] for method in sums])
-        name = panel.title.partition(":")[0]
-        if len(line):
-            axes.plot(line[:, 1], line[:, 0], "o--", color=colour, markersize=4, alpha=0.6)
+        sums = weighted_sums(panel.values)
+        line = np.array([panel.values[method].mean(axis=0)[:2] for method in sums]).reshape(-1, 2)
+        axes.plot(line[:, 1], line[:, 0], "--", color=colour, alpha=0.6)
+        for method in sums:
+            _point(axes, panel.values[method], "o", colour, bars=single)
+            if single:
+                axes.annotate(
+                    method.partition(":")[2],
+                    panel.values[method].mean(axis=0)[[1, 0]],
+                    xytext=(6, 5),
+                    textcoords="offset points",
+                    fontsize=9,
+                    color=colour,
+                )
         for method, marker in (("nmt", "*"), ("nmt-famo", "P"), ("nmt-paper", "D")):
-            if method in means:
-                size = _SIZES.get(marker, 8)
-                axes.plot(*means[method][[1, 0]], marker, color=colour, markersize=size)
-        axes.plot([], [], "o--", color=colour, label=name)
-    for marker, text in (
-        ("*", "NMT"),
-        ("P", "NMT with FAMO"),
-        ("D", "NMT, the paper's letter"),
-    ):
-        axes.plot([], [], marker, color=GREY, markersize=_SIZES.get(marker, 8), label=text)
+            if method in panel.values:
+                _point(axes, panel.values[method], marker, STAR if single else colour)
+                shown[marker] = label(method)
+        sums_called = f"{MODELS[panel.model]}{', weighted sums' * bool(sums)}"
+        axes.plot([], [], "o--", color=colour, markersize=_SIZES["o"], label=sums_called)
+    for marker, text in shown.items():
+        colour = STAR if single else GREY
+        axes.plot([], [], marker, color=colour, markersize=_SIZES[marker], label=text)
     tasks = panels[0].tasks
+    if single:
+        for task, draw in ((0, axes.axhline), (1, axes.axvline)):
+            if panels[0].alone(tasks[task]):
+                at = panels[0].values[ALONE][:, task].mean()
+                draw(at, color=GREY, linestyle=":", linewidth=1, zorder=0)
+        if panels[0].alone(tasks[0]) or panels[0].alone(tasks[1]):
+            axes.plot([], [], ":", color=GREY, linewidth=1, label="each task alone")
     axes.set_xlabel(f"{tasks[1]}: test AUC")
     axes.set_ylabel(f"{tasks[0]} (primary): test AUC")
+    axes.margins(0.08)
     axes.grid(alpha=0.2)
-    figure.legend(loc="outside upper left", ncols=4, fontsize=8, frameon=False)
+    # Above the axes, where nothing can lie beneath it.
+    figure.legend(
+        loc="outside upper left", ncols=min(4, len(panels) + 2), fontsize=8, frameon=False
+    )
     figure.savefig(path, dpi=130)
 
 
@@ -201,18 +180,22 @@ def similarity(panels: Sequence[Panel], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _point(axes, x: np.ndarray, y: np.ndarray, marker: str, colour: str) -> None:
-    bars = {} if len(x) < 2 else {"xerr": x.std(ddof=1), "yerr": y.std(ddof=1)}
+def _point(axes, values: np.ndarray, marker: str, colour: str, bars: bool = True) -> None:
+    """A method's mean over seeds ``[seeds, tasks]``, the first task upwards."""
+    y, x = values.mean(axis=0)[:2]
+    deviations = {}
+    if bars and len(values) > 1:
+        deviations = dict(zip(("yerr", "xerr"), values.std(axis=0, ddof=1)[:2], strict=True))
     axes.errorbar(
-        x.mean(),
-        y.mean(),
+        x,
+        y,
         fmt=marker,
         color=colour,
         markersize=_SIZES[marker],
         elinewidth=0.8,
         capsize=2,
         zorder=3,
-        **bars,
+        **deviations,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -17,54 +18,51 @@ from tfmtl.experiments.statistics import Difference, differences
 
 #: How a table calls the weighted sum that validation rows speak for.
 CHOSEN = "chosen"
+#: Differences of less than the digits that the tables show.
+SHOWN = 1e-4
 _FIELDS = ("mean", "low", "high", "deviation")
 
 
 def applies(panel: Panel) -> bool:
-    """Whether there is something to hold a task, each task alone, and a weighted sum beside it."""
-    methods = panel.values.keys()
-    return any(map(is_nmt, methods)) and ALONE in methods and bool(weighted_sums(methods))
+    """Whether a method promises to hold the primary task."""
+    return any(map(is_nmt, panel.values))
 
 
 def write(
-    panels: Sequence[Panel], folder: pathlib.Path, name: str, path: str | None
+    panels: Sequence[Panel], folder: pathlib.Path, path: str | None
 ) -> tuple[list[str], list[str]]:
     """What a plan with NMT has beside its table: verdicts, the plane of the two tasks, traces.
 
     Args:
         panels: of the same tasks, one for each model.
         folder: where to, and where ``runs/`` with the predictions is.
-        name: of the files.
         path: where the data set is.
 
     Returns:
         Parts of the text, and the names of the files.
     """
-    against = _against_alone(panels, folder, name, path)
-    parts, names = ["### Held, and learnt\n"], []
-    if against:
-        parts.append(table(panels, against))
-        names.append(f"{name}-differences.csv")
-    else:
-        parts.append("Not told: the runs' predictions are not here.\n")
-    plots.planes(panels, folder / f"{name}-plane.png")
-    names.append(f"{name}-plane.png")
-    parts.append(f"![Both tasks, every weighting and NMT]({name}-plane.png)\n")
-    traced = [
-        (panel, folder / "runs" / run.key / "trace.csv")
-        for panel in panels
-        for run in panel.runs
-        if run.method == "nmt" and run.seed == 0
-    ]
-    if traced and all(trace.exists() for _, trace in traced):
-        # One architecture is enough to look at: the last one, the largest.
-        panel, trace = traced[-1]
-        plots.traces(read_csv(trace), panel.tasks, folder / f"{name}-traces.png")
-    if (folder / f"{name}-traces.png").exists():
-        names.append(f"{name}-traces.png")
+    tasks = panels[0].tasks
+    picture = "-".join(tasks)
+    parts, names = [], []
+    if panels[0].measures[tasks[0]] == "auc" and panels[0].alone(tasks[0]):
+        parts.append("### Held, and learnt\n")
+        kept = folder / f"{picture}-differences.csv"
+        against = _against_alone(panels, folder, kept, path)
         parts.append(
-            f"![λ, the primary loss against its baseline, the secondary loss]({name}-traces.png)\n"
+            table(panels, against) if against else "Not told: the predictions are not here.\n"
         )
+        names += [kept.name] if against else []
+    plots.planes(panels, folder / f"{picture}-plane.png")
+    names.append(f"{picture}-plane.png")
+    parts.append(f"![Both tasks: weighted sums, joined, and NMT]({picture}-plane.png)\n")
+    # One architecture is enough to look at: the last one, the largest.
+    traced = folder / "runs" / panels[-1].key("nmt", 0) / "trace.csv"
+    shown = folder / f"{picture}-traces.png"
+    if traced.exists():
+        plots.traces(read_csv(traced), tasks, shown)
+    if shown.exists():
+        names.append(shown.name)
+        parts.append(f"![λ, the primary against its baseline, the secondary loss]({shown.name})\n")
     return parts, names
 
 
@@ -79,23 +77,23 @@ def table(panels: Sequence[Panel], against: Mapping[str, Mapping[str, Difference
     margin = SOURCES[panels[0].runs[0].data].held_margin
     head = ["model", "method", f"{tasks[0]} against alone [95 %]", "held"]
     head += [f"{task} learnt" for task in tasks[1:]]
-    head += [f"{task} against the chosen sum" for task in tasks]
+    head += [*(f"{task} against the chosen sum" for task in tasks), "the sums' line"]
     lines = [head, ["---"] * len(head)]
     for panel in panels:
         picks = chosen(panel, margin)
-        sums = panel.values[picks[0]].copy()
-        for seed, pick in enumerate(picks):
-            sums[seed] = panel.values[pick][seed]
+        sums = np.array([panel.values[pick][seed] for seed, pick in enumerate(picks)])
         alone = panel.values[ALONE].mean(axis=0)
         rows = {m: values for m, values in panel.values.items() if is_nmt(m)}
-        for method, values in {**rows, CHOSEN: sums}.items():
+        for method, values in {**rows, **({CHOSEN: sums} if picks else {})}.items():
             d = against[panel.model][method]
             held = d.mean >= -margin and d.high >= 0
-            share = (values.mean(axis=0) - 0.5) / (alone - 0.5)
             label = tables.label(method)
+            compared, place = ["–"] * len(tasks), "–"
             if method == CHOSEN:
-                label = f"the sum chosen on validation: {', '.join(p[4:] for p in picks)}"
-            compared = values - sums
+                label = f"the sum chosen on validation: {', '.join(pick[4:] for pick in picks)}"
+            elif picks:
+                compared = [f"{each:+.4f}" for each in (values - sums).mean(axis=0)]
+                place = against_line(panel, method) if len(tasks) == 2 else "–"
             lines.append(
                 [
                     panel.title.partition(":")[0],
@@ -103,13 +101,13 @@ def table(panels: Sequence[Panel], against: Mapping[str, Mapping[str, Difference
                     f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]",
                     "yes" if held else "**no**",
                     *(
-                        f"{each:.0%}" if each >= LEARNT_SHARE else f"**{each:.0%}**"
-                        for each in share[1:]
+                        _learnt((values.mean(axis=0)[i] - 0.5) / (alone[i] - 0.5))
+                        if panel.measures[task] == "auc"
+                        else "–"
+                        for i, task in enumerate(tasks[1:], 1)
                     ),
-                    *(
-                        "–" if method == CHOSEN else f"{compared[:, i].mean():+.4f}"
-                        for i in range(len(tasks))
-                    ),
+                    *compared,
+                    place,
                 ]
             )
     return tables.markdown(lines) + (
@@ -117,12 +115,26 @@ def table(panels: Sequence[Panel], against: Mapping[str, Mapping[str, Difference
         f"rows or users) does not lie below 0. Learnt: the way from 0.5 to the task's own "
         f"single-task AUC, {LEARNT_SHARE:.0%} asked for. The chosen sum is, in each seed, the one "
         f"with the best mean of the other tasks' validation AUCs among those whose primary "
-        f"validation AUC is within {margin} of the best sum's.\n"
+        f"validation AUC is within {margin} of the best sum's. The sums' line joins their means: "
+        f"a method is above it if no point of it is as good in both tasks and a sum is beaten in "
+        f"both, beyond it if it trades the tasks in a way that no sum did.\n"
     )
 
 
+def _learnt(share: float) -> str:
+    if np.isnan(share):
+        return "–"
+    return f"{share:.0%}" if share >= LEARNT_SHARE else f"**{share:.0%}**"
+
+
 def chosen(panel: Panel, margin: float) -> list[str]:
-    """For each seed the weighted sum that validation rows speak for."""
+    """For each seed the weighted sum that validation rows speak for; none where there is no sum.
+
+    Args:
+        panel: with validation AUCs in its records.
+        margin: the primary validation AUC may be so far below the best sum's; of those the one
+            with the best mean over the other tasks.
+    """
     found = []
     for seed in sorted({run.seed for run in panel.runs}):
         records = {
@@ -131,6 +143,8 @@ def chosen(panel: Panel, margin: float) -> list[str]:
             if run.seed == seed
         }
         sums = weighted_sums(records)
+        if not sums:
+            return []
         scores = np.array(
             [[float(records[m][f"validation_auc_{t}"]) for t in panel.tasks] for m in sums]
         )
@@ -139,9 +153,29 @@ def chosen(panel: Panel, margin: float) -> list[str]:
     return found
 
 
-def _against_alone(panels, folder, name, path) -> dict[str, dict[str, Difference]]:
+def against_line(panel: Panel, method: str) -> str:
+    """Where a method lies against the line through the weighted sums, by the means over seeds.
+
+    ``"below"``: a weighted sum is as good in one task and better in the other, or a point of the
+    line better in both. ``"on"``: neither, but a point of the line is as good in both. ``"above"``:
+    no point of the line is, and some weighted sum is beaten in both. ``"beyond"`` otherwise: it
+    trades the tasks in a way that no weighted sum did.
+    """
+    means = {name: values.mean(axis=0)[:2] for name, values in panel.values.items()}
+    own, curve = means[method], np.array([means[name] for name in weighted_sums(means)])
+    steps = np.linspace(0, 1, 1001)[:, None]
+    line = np.concatenate([a + steps * (b - a) for a, b in itertools.pairwise(curve)] or [curve])
+    beaten = (curve >= own).all(axis=1) & (curve > own + SHOWN).any(axis=1)
+    lead = float((line - own).min(axis=1).max())  # of the best point, in its worse task
+    if beaten.any() or lead > SHOWN:
+        return "below"
+    if lead >= -SHOWN:
+        return "on"
+    return "above" if (curve <= own).all(axis=1).any() else "beyond"
+
+
+def _against_alone(panels, folder, kept, path) -> dict[str, dict[str, Difference]]:
     """From the runs' predictions; where these are not there, as they were written before, if so."""
-    kept = folder / f"{name}-differences.csv"
     runs = [run for panel in panels for run in panel.runs]
     if not all((folder / "runs" / run.key / "test.npz").exists() for run in runs):
         found: dict[str, dict[str, Difference]] = {}
@@ -170,7 +204,7 @@ def _differences(panel: Panel, folder: pathlib.Path, test: Rows) -> dict[str, Di
     scores: dict[str, list] = {}
     for run in sorted(panel.runs, key=lambda run: run.seed):
         names = [run.method] if run.method == alone or is_nmt(run.method) else []
-        names += [CHOSEN] if run.method == picks[run.seed] else []
+        names += [CHOSEN] if picks and run.method == picks[run.seed] else []
         for name in names:
             with np.load(folder / "runs" / run.key / "test.npz") as found:
                 scores.setdefault(name, []).append(found[task])

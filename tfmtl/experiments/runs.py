@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfmtl import balancers, callbacks, compat, files, losses, metrics, optimizers
 from tfmtl.data import Rows, Splits
-from tfmtl.experiments.settings import Settings, balancer_of, is_nmt, network, weights_of
+from tfmtl.experiments.settings import Settings, balancer_of, is_nmt, network, trains, weights_of
 from tfmtl.experiments.sources import SOURCES
 from tfmtl.model import MultiTaskModel
 
@@ -52,8 +52,7 @@ class Run:
     @property
     def trained(self) -> tuple[str, ...]:
         """The tasks that are trained: one, or all."""
-        kind, _, task = self.method.partition(":")
-        return (task,) if kind == "single" else self.settings.tasks
+        return tuple(task for task in self.settings.tasks if trains(self.method, task))
 
     def measure(self, task: str) -> str:
         """``"auc"``, or ``"mse"`` for a regression task."""

@@ -159,6 +159,11 @@ def is_nmt(method: str) -> bool:
     return method.startswith("nmt")
 
 
+def trains(method: str, task: str) -> bool:
+    """Whether a method trains a task at all: single-task training leaves the others at rest."""
+    return not method.startswith("single:") or method == f"single:{task}"
+
+
 def weights_of(method: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
     """The tasks' weights in a weighted sum; ``None`` for what is no weighted sum of them.
 
