@@ -62,6 +62,36 @@ def test_lists_are_trained_and_served(kind, tmp_path):
             np.testing.assert_allclose(serve(**some)[output].numpy(), scores.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("over", ["pairs", "lists"])
+@pytest.mark.parametrize("layout", ["lists", "rows"])
+def test_a_reading_tells_the_share_of_pairs_in_order(layout, over):
+    rng = np.random.default_rng(0)
+    columns, rows = lists(10)
+    labels = rng.integers(0, 4, (10, 6)).astype("float32")
+    labels[rng.random((10, 6)) < 0.2] = np.nan
+    labels[3] = 1.0  # a list without a pair
+    weights = rng.integers(1, 3, 10).astype("float32")  # one of a query's rows: pairs have it too
+    loss = tfmtl.losses.PairwiseLogistic(over=over)
+    net = make("LTRTower", layout=layout)
+    if layout == "lists":
+        model = tfmtl.MultiTaskModel(net, layout="lists")
+        given = (columns, {"score": labels}, {"score": weights})
+        size = 4
+    else:
+        queries = np.repeat(np.arange(10, dtype="int32"), 6)
+        model = tfmtl.MultiTaskModel(net, queries="query")
+        flat = {"score": labels.reshape(-1, 1), "query": queries}
+        given = (rows, flat, {"score": np.repeat(weights, 6)})
+        size = 24
+    model.compile(keras.optimizers.Adam(1e-3), loss={"score": loss})
+    data = tf.data.Dataset.from_tensor_slices(given).batch(size)
+    model.fit(data, verbose=0)
+    scores = net.predict(rows if layout == "rows" else columns, verbose=0)["score"].reshape(10, 6)
+    expected = tfmtl.metrics.pair_accuracy(labels, scores, weights=weights, weighting=over)
+    assert model.read(training=True).aucs == pytest.approx([expected], abs=1e-6)
+    assert 0 < expected < 1
+
+
 def test_the_tower_is_its_formula():
     net = make("LTRTower")
     columns = make_rows(9).columns

@@ -23,7 +23,8 @@ class Reading(NamedTuple):
 
     Args:
         losses: mean loss of each task, ``[tasks]``.
-        aucs: AUC of each task whose labels are 0 and 1, NaN for the others, ``[tasks]``.
+        aucs: AUC of each task whose labels are 0 and 1; of one whose loss compares the items of a
+            query the share of their pairs that are in order; NaN for the others, ``[tasks]``.
     """
 
     losses: np.ndarray
@@ -223,7 +224,8 @@ class BestReading(HeldOutReadings):
         readings: how many readings an epoch.
         patience: how many readings without a better one end the training.
         monitor: what is summed: ``"loss"``, or ``"auc"`` for 1 - AUC where a task has one (labels
-            of 0 and 1) and its loss where not.
+            of 0 and 1, or a loss of pairs or lists: the share of pairs in order) and its loss where
+            not.
 
     The weights of the best reading are restored at the end of training.
 

@@ -685,6 +685,9 @@ class MultiTaskModel(keras.Model):
     def read(self, *, training: bool = False) -> Reading:
         """Losses and AUCs over the held-out rows of this ``fit``, or its training rows.
 
+        For a loss that compares the items of a query the share of pairs in order stands in for the
+        AUC; as of the loss, a query is what a batch holds of it.
+
         Metrics and weights stay as they are; sample weights and absent labels count as in
         training.
 
@@ -698,6 +701,7 @@ class MultiTaskModel(keras.Model):
                 return (
                     self._objectives.sums(batch, predictions),
                     self._objectives.binary_rows(batch, predictions),
+                    self._objectives.ordered_pairs(batch, predictions),
                 )
 
             self._read_function = (
@@ -712,8 +716,11 @@ class MultiTaskModel(keras.Model):
         sums = np.sum([batch[0].sums for batch in found], axis=0, dtype=np.float64)
         counts = np.sum([batch[0].counts for batch in found], axis=0, dtype=np.float64)
         losses = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-        aucs = [metrics.binary_auc(task) for task in zip(*(b[1] for b in found), strict=True)]
-        figures = np.stack([losses, np.array(aucs)])
+        aucs = np.array(
+            [metrics.binary_auc(task) for task in zip(*(b[1] for b in found), strict=True)]
+        )
+        right, pairs = np.sum([batch[2] for batch in found], axis=0).T
+        figures = np.stack([losses, np.divide(right, pairs, out=aucs, where=pairs > 0)])
         return Reading(*distributed.of_chief(self.distribute_strategy, figures))
 
     def count_pass(self) -> None:

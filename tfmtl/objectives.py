@@ -10,6 +10,8 @@ import keras
 import tensorflow as tf
 
 from tfmtl import compat, ranking
+from tfmtl.metrics.ranking import weighted_sums
+from tfmtl.metrics.values import pair_accuracy
 
 #: Labels a Keras loss is defined for; others give a number without a meaning.
 LABEL_DOMAINS: dict[str, tuple[float, float]] = {
@@ -206,6 +208,18 @@ class Objective:
         labels = tf.where(absent, tf.zeros_like(labels), labels)
         sums = LossSums(found, count, tf.zeros([]))
         return Rows(sums, labels, prediction, ~absent, weight)
+
+    def ordered_pairs(self, labels, prediction, weight=None, queries=None) -> tuple:
+        """The sum of the shares of pairs that are in order and what they count: every pair alike,
+        or every list, as the loss has it. Arguments as those of :meth:`rows`.
+        """
+        if self._lists:
+            labels, prediction, weight = self._of_lists(labels, prediction, weight)
+        else:
+            labels = tf.reshape(self.align(labels, prediction), [-1])
+            prediction = tf.reshape(prediction, [-1])
+        counting = {"weighting": getattr(self._loss, "over", "lists")}
+        return weighted_sums(pair_accuracy, counting, labels, prediction, weight, queries)
 
     def _row_by_row(self, labels, prediction, weight) -> Rows:
         """By a loss that looks at each row alone."""
@@ -428,6 +442,22 @@ class Objectives:
             label, score, weight = (tf.reshape(each, [-1]) for each in (label, score, weight))
             absent = tf.math.is_nan(label)
             found.append((label, score, tf.where(absent, tf.zeros_like(weight), weight)))
+        return found
+
+    def ordered_pairs(self, data, predictions: Mapping) -> list:
+        """For each task whose loss compares items the sum of the shares of pairs in order and what
+        they count, float64 scalars; two zeros elsewhere.
+        """
+        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        queries = self._queries_of(x, labels)
+        found = []
+        for objective in self._all:
+            if objective.compares:
+                weight = _weight_of(objective.task, sample_weight)
+                rows = (labels[objective.task], predictions[objective.task], weight, queries)
+                found.append(objective.ordered_pairs(*rows))
+            else:
+                found.append((tf.zeros([], tf.float64),) * 2)
         return found
 
     def track(self, sums: LossSums) -> None:

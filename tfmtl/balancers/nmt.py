@@ -57,7 +57,8 @@ class NMT(Balancer):
       batches: an over-fitting model keeps lowering its training loss while unseen rows pay, so
       the paper's constraint goes slack and its multiplier to 0. Without ``validation_data`` the
       training rows are read.
-    * A constraint has two views for a task with labels 0 and 1: its loss and 1 − AUC. Both must
+    * A constraint has two views for a task with labels 0 and 1: its loss and 1 − AUC; for a loss
+      that compares the items of a query, the loss and the share of pairs out of order. Both must
       hold, because better calibration can lower the loss while the ranking gets worse.
     * Each stage starts from the weights that ``fit`` began with: from a converged, over-fit
       :math:`\theta^*` the next task learns hardly anything before the earlier ones suffer.
