@@ -146,7 +146,14 @@ def test_one_task_is_single_task_training_that_stops_by_itself():
     assert len(history.history["loss"]) < 40
     best = max(trace, key=lambda row: row["auc_like"])
     assert trace.index(best) == len(trace) - 1 - 3
-    assert model.balancer.baselines()["like"]["auc"] == pytest.approx(best["auc_like"], abs=1e-6)
+    at = trace.index(best)
+    levels = [
+        np.mean([row["auc_like"] for row in trace[i : i + 3]])
+        for i in range(max(0, at - 2), min(at, len(trace) - 3) + 1)
+    ]
+    baseline = model.balancer.baselines()["like"]["auc"]
+    assert baseline == pytest.approx(max(levels), abs=1e-6)
+    assert baseline <= best["auc_like"] + 1e-6
 
 
 @pytest.mark.parametrize("variant", ["held_out", "paper"])

@@ -60,6 +60,9 @@ class NMT(Balancer):
     * A constraint has two views for a task with labels 0 and 1: its loss and 1 − AUC; for a loss
       that compares the items of a query, the loss and the share of pairs out of order. Both must
       hold, because better calibration can lower the loss while the ranking gets worse.
+    * The baseline is the level around the best reading, the mean over three in a row with it
+      among them. The best one alone reads too well: the largest of some noisy readings is one
+      that no later model may reach again.
     * Each stage starts from the weights that ``fit`` began with: from a converged, over-fit
       :math:`\theta^*` the next task learns hardly anything before the earlier ones suffer.
     * Losses are divided by their readings, so that :math:`\lambda` is free of their scale. It
@@ -335,11 +338,7 @@ class NMT(Balancer):
 
         relative = self._relative(risks)
         violations = np.where(earlier, _monitored(relative), np.nan)
-        feasible = True
-        if held_out and earlier.any():
-            # The best of several noisy readings reads too well: ask for one noise width more.
-            margin = np.nan_to_num(self._baselines.numpy()[2])
-            feasible = bool(np.nanmax((relative + margin)[earlier]) <= 0)
+        feasible = not (held_out and earlier.any()) or bool(np.nanmax(relative[earlier]) <= 0)
         self._violations.assign(np.nan_to_num(violations))
         self._record(reading, step, feasible, violations, total)
         score = _monitored(risks)[current][0] if feasible else np.nanmax(violations)
@@ -374,7 +373,7 @@ class NMT(Balancer):
         stage = self.stage
         ended = self._rank <= stage
         baselines = self._baselines.numpy()
-        risks = self._best_risks.numpy() if reading is None else reading.risks()
+        risks = self._level() if reading is None else reading.risks()
         if reading is None:
             # A stage that fell short of a constraint does not loosen it for the next one.
             risks = np.fmin(risks, np.where(self._rank[:, None] < stage, baselines[0], np.inf))
@@ -507,6 +506,18 @@ class NMT(Balancer):
         self._controller.assign(np.stack([summed, smoothed, excess, turns]))
         moved = self.multiplier * np.exp(summed + gain * self.proportional * smoothed)
         self._multipliers.assign(np.where(earlier, np.clip(moved, *MULTIPLIER_BOUNDS), 0.0))
+
+    def _level(self) -> np.ndarray:
+        """Risks ``[tasks, 2]`` around the stage's best reading: of the means over three readings in
+        a row with that one among them the lowest, each risk for itself.
+        """
+        best = self._best_risks.numpy()
+        seen = self._risks_in(self._rows_of(self.stage))
+        places = np.flatnonzero((seen[:, :, 0] == best[:, 0]).all(axis=1))
+        if not len(places) or len(seen) < 3:  # not recorded, or too few
+            return best
+        windows = range(max(0, places[0] - 2), min(places[0], len(seen) - 3) + 1)
+        return np.min([seen[i : i + 3].mean(axis=0) for i in windows], axis=0)
 
     def _least_readings(self) -> int:
         """A stage is not given up before it is as old as the previous one was at its best."""
