@@ -23,6 +23,7 @@ def export(
     input_spec,
     filepath: str | os.PathLike,
     parsers: Mapping[str, Callable] | None = None,
+    preprocess: Callable | None = None,
 ) -> None:
     """Write the SavedModel of ``net`` with the signature ``serving_default``.
 
@@ -32,8 +33,9 @@ def export(
         net: a model from the structure of ``input_spec`` to ``{task: prediction}``.
         input_spec: ``tf.TensorSpec`` of the inputs: a dict by column, or one spec.
         filepath: a folder that does not exist yet; its parents are made.
-        parsers: for each further signature, by its name, what makes inputs of ``net`` from its
-            only argument ``serialized``, strings ``[batch]``, inside the graph.
+        parsers: for each further signature, by its name, what makes inputs from its only argument
+            ``serialized``, strings ``[batch]``, inside the graph.
+        preprocess: makes inputs of ``net`` from those of ``input_spec``, inside the graph.
 
     Raises:
         FileExistsError: ``filepath`` exists.
@@ -60,13 +62,17 @@ def export(
     try:
         archive = keras.export.ExportArchive()
         archive.track(net)
-        archive.add_endpoint(
-            SERVE, lambda x: by_name(net(x, training=False)), input_signature=[named]
-        )
+        if preprocess is not None:
+            archive.track(preprocess)
+
+        def serve(raw):
+            return by_name(net(raw if preprocess is None else preprocess(raw), training=False))
+
+        archive.add_endpoint(SERVE, serve, input_signature=[named])
         for name, parse in (parsers or {}).items():
             archive.add_endpoint(
                 name,
-                _parsed(net, parse),
+                _parsed(serve, parse),
                 input_signature=[tf.TensorSpec([None], tf.string, "serialized")],
             )
         compat.write_archive(archive, beside)
@@ -77,10 +83,10 @@ def export(
         raise
 
 
-def _parsed(net: keras.Model, parse: Callable) -> Callable:
+def _parsed(serve: Callable, parse: Callable) -> Callable:
     """From serialized inputs to predictions."""
 
-    def serve(serialized):
-        return by_name(net(parse(serialized), training=False))
+    def served(serialized):
+        return serve(parse(serialized))
 
-    return serve
+    return served

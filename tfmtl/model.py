@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -31,6 +31,9 @@ from tfmtl.models.representation import recording
 from tfmtl.objectives import LossSums, Objectives, by_name
 from tfmtl.similarity import Similarity
 from tfmtl.steps import EVALUATED_LABEL, GRADIENT_NOT_FINITE, NOT_FINITE, TRAINED_LABEL, Step
+
+if TYPE_CHECKING:
+    from tfmtl.preprocessing import Preprocessor
 
 _NO_FAULT = [-1, -1, -1, -1]
 
@@ -830,7 +833,13 @@ class MultiTaskModel(keras.Model):
     def compile_from_config(self, config):
         self.compile(**compat.deserialize_tree(config))
 
-    def export(self, filepath: str, *, parsers: Mapping[str, Callable] | None = None) -> None:
+    def export(
+        self,
+        filepath: str,
+        *,
+        parsers: Mapping[str, Callable] | None = None,
+        preprocessor: Preprocessor | None = None,
+    ) -> None:
         """Write a SavedModel that serves ``{column: [batch, ...]}`` → ``{output: prediction}``.
 
         It loads with TensorFlow alone. The folder appears whole or not at all.
@@ -840,6 +849,8 @@ class MultiTaskModel(keras.Model):
             parsers: further signatures by name, for what is sent serialized: functions from strings
                 ``[batch]`` to the inputs, as :func:`tfmtl.ranking.parse` is with its specs. The
                 argument of such a signature is called ``serialized``.
+            preprocessor: what made the model's inputs from raw columns: the server, and parsers,
+                give raw columns then.
 
         Raises:
             ValueError: the model has not seen its inputs yet, or a parser named ``"serve"`` or
@@ -848,7 +859,8 @@ class MultiTaskModel(keras.Model):
         """
         if self._signature is None:
             raise ValueError("`export` needs a built model: call `fit`, or the model on a batch.")
-        export.export(self.net, self._signature, filepath, parsers)
+        signature = self._signature if preprocessor is None else preprocessor.signature(self.layout)
+        export.export(self.net, signature, filepath, parsers, preprocessor)
 
 
 def _spec_of(value):

@@ -114,7 +114,10 @@ class FeatureModel(keras.Model):
     def input_spec_by_column(self) -> dict[str, tf.TensorSpec]:
         """Name, shape and dtype of every input, as a server is told."""
         shape = [None] if self.layout == "rows" else [None, None]
-        categorical = {n: tf.TensorSpec(shape, tf.int32, n) for n in self.features.categorical}
+        categorical = {
+            n: tf.TensorSpec([*shape, None] if n in self.features.pooling else shape, tf.int32, n)
+            for n in self.features.categorical
+        }
         return categorical | {n: tf.TensorSpec(shape, tf.float32, n) for n in self.features.numeric}
 
     def get_config(self) -> dict:

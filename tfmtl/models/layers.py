@@ -16,7 +16,8 @@ class FeatureEmbedding(keras.layers.Layer):
     """Embeds the categorical columns of a spec and appends the numeric ones.
 
     Columns of one width share one table, in which each has its own range of rows, so that a batch
-    costs one lookup per distinct width. It reads the batch's rows, never the whole table.
+    costs one lookup per distinct width, and one for each pooled column. It reads the batch's rows,
+    never the whole table.
 
     Args:
         features: the columns.
@@ -24,7 +25,7 @@ class FeatureEmbedding(keras.layers.Layer):
 
     Call: ``{column: [batch]}`` → ``[[batch, sum of widths], [batch, number of numeric columns]]``,
     one of them where there are no others. Of lists ``{column: [batch, list]}`` every item is a row,
-    list by list.
+    list by list. A pooled column has one more dimension.
     """
 
     def __init__(self, features: FeatureSpec, seeds: Iterator[int | None], **kwargs):
@@ -64,6 +65,8 @@ class FeatureEmbedding(keras.layers.Layer):
                 f"Expected: {columns}. Received: {sorted(inputs)} (missing: {missing})"
             )
         shapes = {name: tf.TensorShape(inputs[name].shape) for name in columns}
+        for name in self.features.pooling:
+            shapes[name] = shapes[name][:-1]
         flat = all(shape.rank in (1, 2) for shape in shapes.values())
         # A column vector [batch, 1] is rows and lists of one item alike.
         sizes = {1 if shape.rank == 1 else shape[1] for shape in shapes.values() if flat}
@@ -81,22 +84,41 @@ class FeatureEmbedding(keras.layers.Layer):
         for (width, names), table, offsets in zip(
             self._groups, self._tables, self._offsets, strict=True
         ):
-            ids = tf.stack([tf.cast(tf.reshape(inputs[n], [-1]), tf.int32) for n in names], axis=1)
-            # Beyond its own rows of the table an id would read another column's. XLA skips this.
-            sizes = {name: self.features.categorical[name] for name in names}
-            fits = (ids >= 0) & (ids < tf.constant(list(sizes.values()), tf.int32))
-            message = (
-                f"Ids must be at least 0 and below the vocabulary size of their column: {sizes}"
-            )
-            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(fits), [message])]):
-                ids = tf.identity(ids)
-            rows = tf.nn.embedding_lookup(tf_variable(table), ids + tf.constant(offsets, tf.int32))
-            parts.append(tf.reshape(rows, [-1, len(names) * width]))
+            pooled = [name for name in names if name in self.features.pooling]
+            single = [name for name in names if name not in self.features.pooling]
+            offset = dict(zip(names, offsets, strict=True))
+            if single:
+                ids = [tf.cast(tf.reshape(inputs[name], [-1]), tf.int32) for name in single]
+                ids = self._checked(single, tf.stack(ids, axis=1))
+                ids += tf.constant([offset[name] for name in single], tf.int32)
+                rows = tf.nn.embedding_lookup(tf_variable(table), ids)
+                parts.append(tf.reshape(rows, [-1, len(single) * width]))
+            for name in pooled:
+                ids = tf.cast(inputs[name], tf.int32)
+                ids = tf.reshape(ids, [-1, tf.shape(ids)[-1]])
+                counts = ids >= 0
+                ids = self._checked([name], tf.where(counts, ids, tf.zeros_like(ids)))
+                rows = tf.nn.embedding_lookup(tf_variable(table), ids + offset[name])
+                weight = tf.cast(counts, rows.dtype)[..., tf.newaxis]
+                total = tf.reduce_sum(rows * weight, axis=1)
+                if self.features.pooling[name] == "mean":
+                    total = tf.math.divide_no_nan(total, tf.reduce_sum(weight, axis=1))
+                parts.append(total)
         sides = [_beside(parts)] if parts else []
         if self.features.numeric:
             numeric = [tf.reshape(inputs[name], [-1]) for name in self.features.numeric]
             sides.append(tf.stack([tf.cast(column, tf.float32) for column in numeric], axis=1))
         return [tf.cast(side, self.compute_dtype) for side in sides]
+
+    def _checked(self, names, ids):
+        """Ids ``[rows, columns]``; beyond its own rows of the table one would read another
+        column's. XLA skips this.
+        """
+        sizes = {name: self.features.categorical[name] for name in names}
+        fits = (ids >= 0) & (ids < tf.constant(list(sizes.values()), tf.int32))
+        message = f"Ids must be at least 0 and below the vocabulary size of their column: {sizes}"
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(fits), [message])]):
+            return tf.identity(ids)
 
     def compute_output_shape(self, input_shape):
         widths = [sum(self.features.widths.values()), len(self.features.numeric)]
