@@ -16,6 +16,8 @@ from tfmtl.objectives import by_name
 
 #: The name of a signature that takes a feature dictionary; Keras makes it the default one.
 SERVE = "serve"
+#: The name of the output that puts others together.
+SCORE = "score"
 
 
 def export(
@@ -24,6 +26,7 @@ def export(
     filepath: str | os.PathLike,
     parsers: Mapping[str, Callable] | None = None,
     preprocess: Callable | None = None,
+    score: Callable | None = None,
 ) -> None:
     """Write the SavedModel of ``net`` with the signature ``serving_default``.
 
@@ -36,11 +39,12 @@ def export(
         parsers: for each further signature, by its name, what makes inputs from its only argument
             ``serialized``, strings ``[batch]``, inside the graph.
         preprocess: makes inputs of ``net`` from those of ``input_spec``, inside the graph.
+        score: makes one more output, ``"score"``, of all others.
 
     Raises:
         FileExistsError: ``filepath`` exists.
-        ValueError: inputs that are neither a tensor nor a dict of tensors, or a parser whose name
-            is taken.
+        ValueError: inputs that are neither a tensor nor a dict of tensors, a parser whose name is
+            taken, or ``score`` where there is an output of that name.
     """
     taken = sorted({SERVE, "serving_default"} & set(parsers or ()))
     if taken:
@@ -66,7 +70,11 @@ def export(
             archive.track(preprocess)
 
         def serve(raw):
-            return by_name(net(raw if preprocess is None else preprocess(raw), training=False))
+            inputs = raw if preprocess is None else preprocess(raw)
+            outputs = by_name(net(inputs, training=False))
+            if score is not None and SCORE in outputs:
+                raise ValueError(f"`score` makes an output {SCORE!r}, which the model has already.")
+            return outputs if score is None else {**outputs, SCORE: score(outputs)}
 
         archive.add_endpoint(SERVE, serve, input_signature=[named])
         for name, parse in (parsers or {}).items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-
 #: How the embeddings of several values of a row become one.
 POOLINGS = ("mean", "sum")
 

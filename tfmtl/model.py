@@ -839,6 +839,7 @@ class MultiTaskModel(keras.Model):
         *,
         parsers: Mapping[str, Callable] | None = None,
         preprocessor: Preprocessor | None = None,
+        score: Callable | None = None,
     ) -> None:
         """Write a SavedModel that serves ``{column: [batch, ...]}`` → ``{output: prediction}``.
 
@@ -851,16 +852,18 @@ class MultiTaskModel(keras.Model):
                 argument of such a signature is called ``serialized``.
             preprocessor: what made the model's inputs from raw columns: the server, and parsers,
                 give raw columns then.
+            score: makes one more output, ``"score"``, of the dict of the others, for example
+                :class:`tfmtl.serving.PowerProduct`.
 
         Raises:
-            ValueError: the model has not seen its inputs yet, or a parser named ``"serve"`` or
-                ``"serving_default"``.
+            ValueError: the model has not seen its inputs yet, a parser named ``"serve"`` or
+                ``"serving_default"``, or ``score`` where an output has that name or is missing.
             FileExistsError: ``filepath`` exists.
         """
         if self._signature is None:
             raise ValueError("`export` needs a built model: call `fit`, or the model on a batch.")
         signature = self._signature if preprocessor is None else preprocessor.signature(self.layout)
-        export.export(self.net, signature, filepath, parsers, preprocessor)
+        export.export(self.net, signature, filepath, parsers, preprocessor, score)
 
 
 def _spec_of(value):
