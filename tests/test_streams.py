@@ -19,7 +19,7 @@ from tfmtl.data.aliccp import NUMERIC as ALICCP_NUMBERS
 from tfmtl.data.aliexpress import CATEGORICAL as ALIEXPRESS_IDS
 from tfmtl.data.aliexpress import NUMERIC as ALIEXPRESS_NUMBERS
 from tfmtl.data.encode import Encoder, Scale
-from tfmtl.data.learning import Distinct, Lookup, Moments
+from tfmtl.data.learning import Distinct, Lookup, Scaling
 
 N = 400
 
@@ -336,13 +336,13 @@ def test_moments_of_parts_are_those_of_the_whole():
     values = np.random.default_rng(0).normal(1e4, 1.0, 1000)
     values[::50] = np.nan
     for log in (False, True):
-        moments = Moments(log)
+        moments = Scaling(log)
         for part in np.array_split(values, 13):
             moments.add(part)
         moments.add(np.full(5, np.nan))
         np.testing.assert_allclose(moments.scale()[:2], Scale.learn(values, log)[:2], rtol=1e-9)
-    assert Moments().scale() == Scale.learn(np.asarray([np.nan]))
-    constant = Moments()
+    assert Scaling().scale() == Scale.learn(np.asarray([np.nan]))
+    constant = Scaling()
     constant.add(np.ones(4))
     assert constant.scale() == Scale.learn(np.ones(4))
 

@@ -10,6 +10,7 @@ from tfmtl.data.qk_video import qk_video
 from tfmtl.data.rows import Rows, Splits
 from tfmtl.data.stream import Stream
 from tfmtl.data.synthetic import Synthetic, synthetic
+from tfmtl.data.table import table
 from tfmtl.data.tiktok import tiktok
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "letor",
     "qk_video",
     "synthetic",
+    "table",
     "tiktok",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from tfmtl.data.blocks import BLOCK_BYTES, Block, Table
 from tfmtl.data.encode import Encoder
 from tfmtl.data.files import Path, check_fraction, find_parts
-from tfmtl.data.learning import Distinct, Lookup, Moments
+from tfmtl.data.learning import Distinct, Lookup, Scaling
 from tfmtl.data.rows import Splits
 from tfmtl.data.stream import Share, Size, Stream, of_share
 
@@ -85,7 +85,7 @@ def csv_files(
     }
 
     vocabularies = {name: Distinct() for name in categorical if name not in sizes}
-    moments = {name: Moments(name in log) for name in numeric}
+    moments = {name: Scaling(name in log) for name in numeric}
     blocks: dict[str, list[Block]] = {}
     size = dict.fromkeys(shares, Size())
     sources = {part: part if part in parts else "train" for part in shares}

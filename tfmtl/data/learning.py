@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfmtl.data.encode import Scale, logarithm
+from tfmtl.moments import Moments
 
 
 class Distinct:
@@ -33,31 +34,24 @@ class Distinct:
         return self._known
 
 
-class Moments:
-    """Mean and standard deviation of numbers, by the pairwise update of Chan et al. (1983)."""
+class Scaling:
+    """The scale of a column, from its values block after block.
+
+    Args:
+        log: whether ``log(1 + x)`` is scaled.
+    """
 
     def __init__(self, log: bool = False):
         self.log = log
-        self._n, self._mean, self._squares = 0, 0.0, 0.0
+        self._moments = Moments()
 
     def add(self, values: np.ndarray) -> None:
         """Take note of values ``[n]``; missing ones (NaN) are left out."""
-        values = logarithm(values) if self.log else np.asarray(values, "float64")
-        values = values[np.isfinite(values)]
-        n = len(values)
-        if not n:
-            return
-        mean = float(values.mean())
-        total, apart = self._n + n, mean - self._mean
-        self._squares += float(((values - mean) ** 2).sum()) + apart**2 * self._n * n / total
-        self._mean += apart * n / total
-        self._n = total
+        self._moments.add(logarithm(values) if self.log else np.asarray(values, "float64"))
 
     def scale(self) -> Scale:
         """The scale that :meth:`Scale.learn` would find for all values together."""
-        if not self._n:
-            return Scale(0.0, 1.0, self.log)
-        return Scale(self._mean, float(np.sqrt(self._squares / self._n)) or 1.0, self.log)
+        return Scale(self._moments.mean, self._moments.std or 1.0, self.log)
 
 
 class Lookup:

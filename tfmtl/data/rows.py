@@ -21,15 +21,16 @@ class Rows:
     """Input columns and labels of the same ``n`` rows.
 
     Args:
-        columns: ``{column: array [n]}``; integers (ids) become int32, floats become float32.
+        columns: ``{column: array [n]}``; integers (ids) become int32, floats become float32. Of a
+            pooled column ``[n, ids]``, padded with -1.
         labels: ``{task: array [n]}``, become float32; NaN says that a row has no label of
             this task.
         groups: ``[n]``, whose rows they are (a user, a query), for statistics that resample
             groups instead of rows; ``None`` when rows are independent.
 
     Raises:
-        ValueError: an array that is not one-dimensional, lengths that differ, no column, or a
-            column that holds neither integers nor floats.
+        ValueError: an array of other dimensions, lengths that differ, no column, or a column that
+            holds neither integers nor floats.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -50,7 +51,8 @@ class Rows:
         if self.groups is not None:
             parts["groups"] = self.groups
         for name, values in parts.items():
-            if values.shape != (len(self),):
+            pooled = values.ndim == 2 and name.startswith("columns") and values.dtype == np.int32
+            if values.shape[: values.ndim - pooled] != (len(self),):
                 raise ValueError(
                     f"`{name}` must have shape [{len(self)}], as the first column has. "
                     f"Received shape: {list(values.shape)}"
@@ -206,7 +208,8 @@ class Rows:
                 (list(self.labels.values()), np.float32, np.nan),
             )
         ]
-        structure = Structure(tuple(self.columns), ids, numbers, tuple(self.labels))
+        widths = {n: self.columns[n].shape[1] for n in ids if self.columns[n].ndim == 2}
+        structure = Structure(tuple(self.columns), ids, numbers, tuple(self.labels), widths)
         return lambda indices: structure(*(tf.gather(matrix, indices) for matrix in matrices))
 
 
@@ -219,15 +222,23 @@ class Structure:
         ids: those of the first tensor, in its order.
         numbers: those of the second.
         tasks: the labels of the third.
+        widths: of the columns with several ids a row how many they have: ``[..., ids]``.
     """
 
     columns: Sequence[str]
     ids: Sequence[str]
     numbers: Sequence[str]
     tasks: Sequence[str]
+    widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __call__(self, ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> tuple[dict, dict]:
-        values = dict(zip(self.ids, tf.unstack(ids, axis=-1)))
+        each = iter(tf.unstack(ids, axis=-1))
+        values = {
+            name: tf.stack([next(each) for _ in range(self.widths[name])], axis=-1)
+            if name in self.widths
+            else next(each)
+            for name in self.ids
+        }
         values |= dict(zip(self.numbers, tf.unstack(numbers, axis=-1)))
         return (
             {name: values[name] for name in self.columns},
@@ -249,6 +260,8 @@ class Splits(Generic[Part]):
             ``vocabularies[column][id]`` is what was read; id 0 is ``None``: anything that the
             training rows do not hold.
         scales: how each numeric column was scaled.
+        preprocessor: what made the columns of raw ones, where the loader used one; an exported
+            model takes raw columns with it.
     """
 
     train: Part
@@ -258,6 +271,7 @@ class Splits(Generic[Part]):
     tasks: tuple[str, ...]
     vocabularies: Mapping[str, Sequence]
     scales: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessor: Any = None
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -275,12 +289,18 @@ def _as_column(name: str, values: Any) -> np.ndarray:
 
 
 def _stack(arrays: list[np.ndarray], n: int, dtype: type, padding: float | None) -> tf.Tensor:
-    """``[n, arrays]``, with a last row of padding unless that is ``None``."""
-    matrix: np.ndarray = np.empty((n + (padding is not None), len(arrays)), dtype)
-    for i, values in enumerate(arrays):
-        matrix[:n, i] = values
-    if padding is not None:
-        matrix[n] = padding
+    """``[n, values of all arrays]``, with a last row of padding (-1 where there are several values)
+    unless that is ``None``.
+    """
+    columns = [values if values.ndim == 2 else values[:, None] for values in arrays]
+    width = sum(values.shape[1] for values in columns)
+    matrix: np.ndarray = np.empty((n + (padding is not None), width), dtype)
+    at = 0
+    for given, values in zip(arrays, columns, strict=True):
+        matrix[:n, at : at + values.shape[1]] = values
+        if padding is not None:
+            matrix[n, at : at + values.shape[1]] = padding if given.ndim == 1 else -1
+        at += values.shape[1]
     return tf.constant(matrix)
 
 

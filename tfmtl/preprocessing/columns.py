@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.data.learning import Moments
 from tfmtl.features import POOLINGS
+from tfmtl.moments import Moments
 
 #: The value of a missing integer, and the padding of several.
 MISSING = -1
@@ -137,7 +137,8 @@ class Category(Column):
         needed = self.vocabulary is None and self.buckets is None
         return _Vocabulary(self.least, self.most) if needed else None
 
-    def _known(self, learnt) -> list:
+    def known(self, learnt: dict[str, Any]) -> list:
+        """The values that have an id of their own, from id 1 on."""
         return list(learnt["vocabulary"] if self.vocabulary is None else self.vocabulary)  # type: ignore[arg-type]
 
     def layer(self, learnt):
@@ -145,10 +146,10 @@ class Category(Column):
             return keras.layers.Hashing(self.buckets)
         of_strings = self.dtype == "string"
         kind = keras.layers.StringLookup if of_strings else keras.layers.IntegerLookup
-        return kind(vocabulary=self._known(learnt))
+        return kind(vocabulary=self.known(learnt))
 
     def size(self, learnt):
-        return 1 + len(self._known(learnt)) if self.buckets is None else self.buckets
+        return 1 + len(self.known(learnt)) if self.buckets is None else self.buckets
 
     def wrong_dtype(self, dtype):
         right = dtype == tf.string if self.dtype == "string" else dtype.is_integer
@@ -306,8 +307,7 @@ class _Scale(Learner):
         self._moments.add(values)
 
     def found(self, name):
-        scale = self._moments.scale()
-        return {"mean": scale.mean, "variance": scale.std**2}
+        return {"mean": self._moments.mean, "variance": self._moments.std**2 or 1.0}
 
 
 class _Quantiles(Learner):

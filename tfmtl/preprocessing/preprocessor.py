@@ -140,6 +140,15 @@ class Preprocessor(tf.Module):
             found[name] = tf.ensure_shape(tf.reshape(ids, tf.shape(like)), like.shape)
         return {name: found[name] for name in self._order}
 
+    def vocabularies(self) -> dict[str, list]:
+        """The value of every id of the columns that have a vocabulary; id 0 is ``None``."""
+        self._check_adapted()
+        return {
+            name: [None, *column.known(self._learnt.get(name, {}))]
+            for name, column in self._raw.items()
+            if isinstance(column, Category) and column.buckets is None
+        }
+
     def signature(self, layout: str = "rows") -> dict[str, tf.TensorSpec]:
         """Name, shape and dtype of every raw column, as a server is told.
 

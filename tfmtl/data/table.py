@@ -1,0 +1,204 @@
+"""A table that nobody has described: what its columns are, and its rows for models."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.data.encode import require
+from tfmtl.data.files import check_fraction, find_file
+from tfmtl.data.rows import Rows, Splits
+from tfmtl.preprocessing import Category, Column, Cross, Number, Preprocessor
+
+#: A column of integers with at most so many values is a category.
+FEW = 1_000
+#: A column of numbers whose largest value is so many times the median has a long tail.
+LONG_TAIL = 20.0
+#: Words at the end of a name that say that its integers are no quantities.
+IDS = ("id", "ids", "code", "type", "category")
+
+
+def table(
+    source: str | os.PathLike | Any,
+    *,
+    tasks: Sequence[str],
+    columns: Mapping[str, Column | Cross] | None = None,
+    ignore: Sequence[str] = (),
+    groups: str | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    width: int = 8,
+) -> Splits:
+    """Rows of a CSV file or a DataFrame that fit in memory, with columns as they are.
+
+    Columns that are not described are looked at (:func:`described`). Vocabularies, scales and bins
+    are learnt on the training rows alone.
+
+    Args:
+        source: a CSV file with a header (plain or compressed, as pandas reads it), or a pandas
+            DataFrame.
+        tasks: columns of labels, the most important first. Numbers; empty where there is no label.
+            True and false count as 1 and 0.
+        columns: what some or all columns are; a :class:`~tfmtl.preprocessing.Cross` adds one.
+        ignore: columns that are no inputs.
+        groups: a column that says whose rows they are (a user, a search): rows of one group go to
+            one part, and ``lists`` makes a list of them. It is an input only if ``columns`` says
+            so.
+        validation_fraction: the share of rows (of groups) held out for validation, in (0, 1).
+        test_fraction: likewise for testing.
+        seed: chooses them.
+        width: of the embeddings of columns that are not described.
+
+    Returns:
+        Splits with a :class:`~tfmtl.preprocessing.Preprocessor`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: pandas is not installed.
+        ValueError: a column that is named and not there, a task that is an input or whose labels
+            are no numbers, no column left, or fractions that leave no rows.
+    """
+    frame = read(source)
+    tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+    given = dict(columns or {})
+    raw = [name for name, column in given.items() if not isinstance(column, Cross)]
+    named = {"tasks": tasks, "columns": raw, "ignore": ignore, "groups": [groups] if groups else []}
+    for argument, names in named.items():
+        missing = sorted(set(names) - set(frame.columns))
+        if missing:
+            raise ValueError(
+                f"`{argument}` must name columns of the table: {list(frame.columns)}. "
+                f"Received: {missing}"
+            )
+    if not tasks or len(set(tasks)) < len(tasks) or set(tasks) & set(raw):
+        raise ValueError(
+            "`tasks` must name one or more columns, each once, that are no inputs. "
+            f"Received: {list(tasks)}"
+        )
+    left = [n for n in frame.columns if n not in {*tasks, *ignore, *raw, groups}]
+    kinds = {**{n: c for n, c in described(frame[left], width).items() if c is not None}, **given}
+    labels = {task: _labels(task, frame[task]) for task in tasks}
+    inputs = {n: _values(frame[n], c) for n, c in kinds.items() if not isinstance(c, Cross)}
+    owners = None if groups is None else frame[groups].factorize()[0]
+    part = _parts(len(frame), owners, validation_fraction, test_fraction, seed)
+    preprocessor = Preprocessor(kinds)
+    preprocessor.adapt({name: values[part == 0] for name, values in inputs.items()})
+    tensors = {name: tf.convert_to_tensor(values) for name, values in inputs.items()}
+    encoded = {name: values.numpy() for name, values in preprocessor(tensors).items()}
+    rows = Rows(encoded, labels, owners)
+    train, validation, test = (rows.take(part == i) for i in range(3))
+    return Splits(
+        train,
+        validation,
+        test,
+        preprocessor.spec,
+        tasks,
+        preprocessor.vocabularies(),
+        preprocessor=preprocessor,
+    )
+
+
+def read(source: str | os.PathLike | Any) -> Any:
+    """A CSV file as a DataFrame; a DataFrame as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: pandas is not installed.
+        ValueError: the file is no table with a header and rows.
+    """
+    pandas = require("pandas", "Reading a table")
+    if isinstance(source, pandas.DataFrame):
+        return source
+    file = find_file(source)
+    try:
+        frame = pandas.read_csv(file, low_memory=False)
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file.name}: not a CSV file with a header: {error}") from error
+    if not len(frame):
+        raise ValueError(f"{file.name}: a header and no rows")
+    return frame
+
+
+def described(frame: Any, width: int = 8) -> dict[str, Column | None]:
+    """What the columns of a DataFrame seem to be; ``None`` for one that tells nothing, as it has
+    one value throughout or another in every row.
+
+    Strings, and integers of at most 1,000 values or named like ids, are categories; of a category
+    that half of the rows have to themselves, values met once are unknown. Other numbers are scaled,
+    after ``log(1 + x)`` where they are not negative and have a long tail.
+    """
+    return {name: _described(str(name), frame[name], width) for name in frame.columns}
+
+
+def _described(name: str, column: Any, width: int) -> Column | None:
+    known = column.dropna()
+    distinct = known.nunique()
+    of_numbers = known.dtype.kind in "iuf"
+    whole = of_numbers and bool(np.isfinite(known).all()) and bool((known % 1 == 0).all())
+    words = name.lower().replace("-", "_").split("_")
+    like_ids = whole and (words[-1] in IDS or name.endswith(("Id", "ID")))
+    if distinct < 2 or (distinct == len(column) and not (of_numbers and not like_ids)):
+        return None
+    rare = distinct > len(known) / 2
+    if not of_numbers:
+        return Category(width=width, least=1 + rare)
+    if whole and (like_ids or distinct <= min(FEW, len(known) / 10)) and known.min() >= 0:
+        return Category(width=width, least=1 + rare, dtype="int64")
+    long = known.min() >= 0 and known.max() > LONG_TAIL * max(float(known.median()), 1e-9)
+    return Number(log=bool(long))
+
+
+def _values(column: Any, kind: Column) -> np.ndarray:
+    """A raw column as a preprocessor reads it."""
+    if isinstance(kind, Number):
+        return require("pandas").to_numeric(column, errors="coerce").to_numpy("float32")
+    if isinstance(kind, Category) and kind.dtype == "int64":
+        numbers = require("pandas").to_numeric(column, errors="coerce")
+        return numbers.fillna(-1).to_numpy("int64")
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
+
+
+def _labels(task: str, column: Any) -> np.ndarray:
+    pandas = require("pandas")
+    numbers = pandas.to_numeric(column, errors="coerce").astype("float32")
+    wrong = column[numbers.isna() & column.notna()]
+    if len(wrong) or numbers.isna().all():
+        shown = "no label at all" if not len(wrong) else repr(wrong.iloc[0])
+        raise ValueError(
+            f"`tasks` must name columns of numbers. Received: {task!r}, which holds {shown}"
+        )
+    return numbers.to_numpy("float32")
+
+
+def _parts(n: int, owners, validation: float, test: float, seed: int) -> np.ndarray:
+    """For each row 0, 1 or 2: training, validation, test."""
+    check_fraction("validation_fraction", validation)
+    check_fraction("test_fraction", test)
+    members = np.arange(n) if owners is None else np.unique(owners, return_inverse=True)[1]
+    count = int(members.max()) + 1
+    held, tested = (max(1, round(share * count)) for share in (validation, test))
+    if held + tested >= count:
+        raise ValueError(
+            "`validation_fraction` and `test_fraction` must leave rows to train on. "
+            f"Received: {validation} and {test} of {count} {'rows' if owners is None else 'groups'}"
+        )
+    place = np.empty(count, int)
+    place[np.random.default_rng(seed).permutation(count)] = np.arange(count)
+    return np.where(place < tested, 2, np.where(place < tested + held, 1, 0))[members]
+
+
+def as_options(column: Column) -> dict[str, Any]:
+    """A described column as a configuration has it: its kind, and what is not the default."""
+    kind = type(column).__name__.lower()
+    found: dict[str, Any] = {"kind": kind}
+    for field in dataclasses.fields(column):  # type: ignore[arg-type]
+        value = getattr(column, field.name)
+        if value != field.default:
+            found[field.name] = value
+    return found
