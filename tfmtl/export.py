@@ -61,6 +61,7 @@ def export(
             "`export` serves a backbone whose input is a tensor or a dict of tensors. "
             f"Received: {type(input_spec).__name__}"
         )
+    new = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
     try:
@@ -88,6 +89,8 @@ def export(
         os.rename(beside, target)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
+        if new:
+            target.parent.rmdir()
         raise
 
 

@@ -70,6 +70,26 @@ class WeightedSum:
         )
 
 
+def score_of(text: str) -> PowerProduct | WeightedSum:
+    """A score as a command has it: ``"product:click=1,like=0.5"`` or ``"sum:click=1,like=2"``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kind, _, rest = text.partition(":")
+    pairs = [part.partition("=")[::2] for part in rest.split(",")]
+    try:
+        values = {name.strip(): float(value) for name, value in pairs}
+        kinds: dict[str, type[PowerProduct] | type[WeightedSum]]
+        kinds = {"product": PowerProduct, "sum": WeightedSum}
+        return kinds[kind](values)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            "`score` must be 'product:OUTPUT=EXPONENT,...' or 'sum:OUTPUT=WEIGHT,...'. "
+            f"Received: {text!r}"
+        ) from error
+
+
 def next_version(folder: str | os.PathLike) -> pathlib.Path:
     """The place of the next version below a model's folder: ``folder/1`` first, then one more than
     the largest number there. A server takes the largest.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,10 +83,13 @@ def table(
     left = [n for n in frame.columns if n not in {*tasks, *ignore, *raw, groups}]
     kinds = {**{n: c for n, c in described(frame[left], width).items() if c is not None}, **given}
     labels = {task: _labels(task, frame[task]) for task in tasks}
-    inputs = {n: _values(frame[n], c) for n, c in kinds.items() if not isinstance(c, Cross)}
+    preprocessor = Preprocessor(kinds)
+    inputs = {
+        name: values_of(frame[name], spec.dtype.name)
+        for name, spec in preprocessor.signature().items()
+    }
     owners = None if groups is None else frame[groups].factorize()[0]
     part = _parts(len(frame), owners, validation_fraction, test_fraction, seed)
-    preprocessor = Preprocessor(kinds)
     preprocessor.adapt({name: values[part == 0] for name, values in inputs.items()})
     tensors = {name: tf.convert_to_tensor(values) for name, values in inputs.items()}
     encoded = {name: values.numpy() for name, values in preprocessor(tensors).items()}
@@ -154,14 +156,20 @@ def _described(name: str, column: Any, width: int) -> Column | None:
     return Number(log=bool(long))
 
 
-def _values(column: Any, kind: Column) -> np.ndarray:
-    """A raw column as a preprocessor reads it."""
-    if isinstance(kind, Number):
-        return require("pandas").to_numeric(column, errors="coerce").to_numpy("float32")
-    if isinstance(kind, Category) and kind.dtype == "int64":
-        numbers = require("pandas").to_numeric(column, errors="coerce")
+def values_of(column: Any, dtype: str) -> np.ndarray:
+    """A column of a DataFrame as raw values for a preprocessor or a served model.
+
+    Args:
+        column: a pandas Series.
+        dtype: ``"string"``, ``"int64"`` or ``"float32"``; what is missing, or not of that kind,
+            becomes an empty string, -1 or NaN.
+    """
+    if dtype == "string":
+        return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
+    numbers = require("pandas").to_numeric(column, errors="coerce")
+    if dtype == "int64":
         return numbers.fillna(-1).to_numpy("int64")
-    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
+    return numbers.to_numpy("float32")
 
 
 def _labels(task: str, column: Any) -> np.ndarray:
@@ -191,14 +199,3 @@ def _parts(n: int, owners, validation: float, test: float, seed: int) -> np.ndar
     place = np.empty(count, int)
     place[np.random.default_rng(seed).permutation(count)] = np.arange(count)
     return np.where(place < tested, 2, np.where(place < tested + held, 1, 0))[members]
-
-
-def as_options(column: Column) -> dict[str, Any]:
-    """A described column as a configuration has it: its kind, and what is not the default."""
-    kind = type(column).__name__.lower()
-    found: dict[str, Any] = {"kind": kind}
-    for field in dataclasses.fields(column):  # type: ignore[arg-type]
-        value = getattr(column, field.name)
-        if value != field.default:
-            found[field.name] = value
-    return found

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmtl import optimizers
-from tfmtl.experiments import config
+from tfmtl import config, optimizers
 from tfmtl.experiments.runs import Run
 from tfmtl.experiments.settings import MODELS, Settings, check_methods
 from tfmtl.experiments.sources import SOURCES, check_tasks

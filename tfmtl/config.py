@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -39,7 +40,7 @@ class Section:
         known = list(known)
         for key in self._values:
             if key not in known:
-                raise self._error(key, f"is unknown. Expected some of: {sorted(known)}")
+                raise self.error(key, f"is unknown. Expected some of: {sorted(known)}")
         missing = sorted(set(required) - set(self._values))
         if missing:
             raise ValueError(f"{self._path}: {self._prefix}{missing[0]} is missing")
@@ -52,14 +53,14 @@ class Section:
             return default
         value = self._values[key]
         if kind is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise self._error(key, f"must be of type {kind.__name__}. Received: {value!r}")
+            raise self.error(key, f"must be of type {kind.__name__}. Received: {value!r}")
         return value
 
     def choice(self, key: str, choices: Sequence[str], default: Any = _MISSING) -> str:
         """What a key has, one of some words."""
         value = self.value(key, default=default)
         if value not in choices:
-            raise self._error(key, f"must be one of {list(choices)}. Received: {value!r}")
+            raise self.error(key, f"must be one of {list(choices)}. Received: {value!r}")
         return value
 
     def section(self, key: str) -> Section:
@@ -74,15 +75,21 @@ class Section:
         try:
             yield
         except ValueError as error:
-            raise self._error(key, f": {error}") from error
+            raise self.error(key, f": {error}") from error
 
-    def _error(self, key: str, what: str) -> ValueError:
+    def error(self, key: str, what: str) -> ValueError:
+        """The error that a key causes.
+
+        Args:
+            key: whose value is wrong.
+            what: is said of it, behind its name; or behind a colon.
+        """
         line = self._lines.get((key,))
         where = self._path if line is None else f"{self._path}, line {line}"
         return ValueError(f"{where}: {self._prefix}{key}{'' if what[0] == ':' else ' '}{what}")
 
 
-def read(path: str | pathlib.Path) -> Section:
+def read(path: str | os.PathLike) -> Section:
     """A file that holds a mapping.
 
     Only plain values are read: YAML that asks for objects is an error.

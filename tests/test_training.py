@@ -1,0 +1,179 @@
+"""From a table to a served model, by the command line: train, look, export, predict."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from tests.test_table import frame
+from tfmtl import training
+from tfmtl.cli import main
+from tfmtl.preprocessing import Category, Cross, Number
+from tfmtl.training import Recipe, run
+
+pytest.importorskip("pandas")
+FILE = """data:
+  file: log.csv
+  tasks: [buy, click]
+  groups: session
+  columns:
+    tags: {kind: category, pooling: mean, separator: "|"}
+    price: {kind: number, bins: 4}
+    both: {kind: cross, columns: [city, stars], buckets: 20}
+    balance: number
+model:
+  kind: mmoe
+  experts: 2
+  expert_units: [4]
+loss: {buy: binary_crossentropy}
+balancer: "PUB:update_every=1"
+optimizer: {name: adam, learning_rate: 1e-2}
+training: {epochs: 1, batch_size: 64}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame().to_csv("log.csv", index=False)
+    (tmp_path / "ranker.yaml").write_text(FILE)
+    return tmp_path
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == code, result.output
+    return re.sub(r"[\s│]+", " ", result.output)
+
+
+def test_a_file_says_what_is_trained(folder):
+    found = training.read("ranker.yaml")
+    assert found.file == "log.csv"
+    assert found.columns == {
+        "tags": Category(pooling="mean", separator="|"),
+        "price": Number(bins=4),
+        "both": Cross(["city", "stars"], 20),
+        "balance": Number(),
+    }
+    assert found.options == {"experts": 2, "expert_units": [4]}
+    assert found.learning_rate == 0.01
+    (folder / "below").mkdir()
+    found.write(folder / "below" / "again.yaml")
+    again = training.read(folder / "below" / "again.yaml")
+    assert dataclasses.replace(again, file="log.csv") == found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  file: log.csv\n", "", "ranker.yaml: data.file is missing"),
+        ("groups:", "group:", "line 4: data.group is unknown. Expected some of: "),
+        ("tasks: [buy, click]", "tasks: buy", "line 3: data.tasks must be of type list"),
+        ("tasks: [buy, click]", "tasks: [buy, buy]", "line 3: data.tasks: `tasks` must name"),
+        ("kind: number, bins: 4", "kind: number, bin: 4", "line 7: data.columns.price: expected"),
+        ("kind: number, bins: 4", "kind: number, bins: 1", "line 7: data.columns.price: `bins`"),
+        ("balance: number", "balance: numbers", "line 9: data.columns.balance: kind: expected"),
+        ("kind: mmoe", "kind: mlp", "line 11: model.kind: `model` must be one of"),
+        ("experts: 2", "expert: 2", "line 10: model: `options` of 'mmoe' must be some of"),
+        ("kind: mmoe\n  experts: 2\n  expert_units: [4]", "kind: mmoe", None),
+        ("buy: binary_crossentropy", "buy: crossentropy", "line 14: loss: `loss` of 'buy' must"),
+        ("buy: binary", "like: binary", "line 14: loss: `loss` must be by task"),
+        ("PUB:update_every=1", "PAB", "line 15: balancer: `balancer` must be one of"),
+        ("PUB:update_every=1", "PUB:every=1", "line 15: balancer: `balancer` 'PUB:every=1' cannot"),
+        ("name: adam", "name: adamm", "line 16: optimizer.name: `optimizer` must be one of"),
+        ("learning_rate: 1e-2", "learning_rate: -1", "line 16: optimizer.learning_rate: "),
+        ("epochs: 1,", "epochs: 0,", "line 17: training.epochs: `epochs` must be a positive"),
+        ("epochs: 1,", "epoch: 1,", "line 17: training.epoch is unknown"),
+        ("epochs: 1,", "epochs: 1, strategy: tpu,", "training.strategy: `strategy` must be one"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_line(folder, old, new, message):
+    assert old in FILE
+    (folder / "ranker.yaml").write_text(FILE.replace(old, new))
+    if message is None:
+        assert training.read("ranker.yaml").options == {}
+        return
+    with pytest.raises(ValueError, match=re.escape(message)):
+        training.read("ranker.yaml")
+    assert message in invoke("train", "ranker.yaml", code=2)
+    assert not (folder / "runs").exists()
+
+
+def test_from_a_table_to_predictions(folder):
+    shown = invoke("data", "log.csv")
+    assert "city 2" in shown and "left out" in shown
+    shown = invoke("train", "ranker.yaml", "--alone", "--seed", 3)
+    assert "buy alone" in shown and "a cross of city, stars" in shown
+    assert re.search(r"click \d\.\d{4} \d\.\d{4} [+-]", shown)
+    out = folder / "runs" / "ranker"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "columns.json",
+        "history.csv",
+        "logs",
+        "model",
+        "model.weights.h5",
+        "recipe.yaml",
+    ]
+    recipe, splits, model = run.load_trained(out)
+    assert recipe.seed == 3 and recipe.columns["city"] == Category()
+    expected = run.predictions(model, splits.test, recipe)
+    rows = frame()
+    found = training.scores(out / "model" / "1", rows)
+    owners = rows["session"].factorize()[0]
+    tested = np.isin(owners, splits.test.groups)
+    for task, values in expected.items():
+        np.testing.assert_allclose(found[task][tested], values, rtol=1e-4, atol=1e-6)
+    assert "holds a trained model already" in invoke("train", "ranker.yaml", code=2)
+
+    score = ["--score", "product:buy=1,click=0.5"]
+    assert "Wrote served/1/" in invoke("export", out, "--to", "served", *score)
+    invoke("predict", "served/1", "log.csv", "--out", "scores.csv")
+    import pandas as pd
+
+    scores = pd.read_csv("scores.csv")
+    np.testing.assert_allclose(scores["score"], scores["buy"] * scores["click"] ** 0.5, rtol=1e-4)
+    np.testing.assert_allclose(scores["buy"], found["buy"], rtol=1e-4, atol=1e-6)
+    assert "`score` must be" in invoke("export", out, "--to", "x", "--score", "max:buy", code=2)
+    assert "Received: ['like']" in invoke(
+        "export", out, "--to", "x", "--score", "sum:like=1", code=2
+    )
+    rows.drop(columns=["stars"]).to_csv("short.csv", index=False)
+    assert "(missing: ['stars'])" in invoke("predict", "served/1", "short.csv", code=2)
+    rows.iloc[:100].to_csv("log.csv", index=False)
+    assert "no longer what the model was trained on" in invoke("export", out, "--to", "x", code=2)
+    assert not (folder / "x").exists()
+
+
+def test_lists_share_one_score_by_pairs(folder):
+    recipe = Recipe(
+        "log.csv",
+        ("buy", "click"),
+        groups="session",
+        model="ltr_tower",
+        options={"units": [4]},
+        balancer="nmt",
+        epochs=1,
+        batch_size=32,
+    )
+    splits = run.load(recipe)
+    found = training.train(recipe, folder / "out", splits=splits, verbose=0)
+    np.testing.assert_array_equal(found["buy"], found["click"])
+    measure, value = run.measure(recipe, splits.test, "buy", found["buy"])
+    assert measure == "pairs in order" and 0 <= value <= 1
+    served = tf.saved_model.load(str(folder / "out" / "model" / "1")).signatures
+    assert set(served) == {"serve", "serving_default"}
+    with pytest.raises(FileExistsError, match="holds a trained model"):
+        training.train(recipe, folder / "out", splits=splits, verbose=0)
+    with pytest.raises(ValueError, match="`groups` must name a column: 'ltr_tower' reads lists"):
+        dataclasses.replace(recipe, groups=None)
+
+
+def test_what_there_is():
+    assert "Adaptive" in invoke("balancers") or "PUB" in invoke("balancers")
+    assert "census" in invoke("data") and "income, never_married" in invoke("data")
+    assert "checks a copy" in invoke("data", "kuairand")
+    assert "expected one of" in invoke("data", "nothing", code=2)
+    assert "Give FILE, or --data and --tasks." in invoke("train", code=2)

@@ -1,0 +1,74 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import click
+
+# TensorFlow takes seconds to import: each command imports what needs it when it runs.
+
+OUT = click.Path(file_okay=False, writable=True, path_type=pathlib.Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+#: The names of `tfmtl.experiments.sources.SOURCES`.
+DATA = ("census", "kuairand", "aliexpress", "tiktok", "qk_video", "aliccp")
+PATH = click.option(
+    "--path",
+    type=click.Path(exists=True, path_type=pathlib.Path),
+    help="Where the data set's published files are: their folder, or the file if it is one.",
+)
+
+
+def check_rows(data, path, tasks, width) -> None:
+    """Load the rows once: before hours of training, not in a worker, and not after it."""
+    from tfmtl.experiments.sources import load
+
+    try:
+        with names_option("--path", ValueError, OSError):
+            load(data, None if path is None else str(path), tasks, width)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def check_path(data: str, path: pathlib.Path | None) -> None:
+    """Whether there is a path where the data set needs one, and none where not."""
+    from tfmtl.experiments.sources import SOURCES
+
+    wanted = SOURCES[data].path if data in SOURCES else None
+    if (path is None) != (wanted is None):
+        expected = wanted if path is None else f"nothing with {data}"
+        received = "nothing" if path is None else repr(str(path))
+        raise click.BadParameter(f"expected {expected}. Received: {received}", param_hint="--path")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+@contextlib.contextmanager
+def names_option(option: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds are the option's."""
+    try:
+        yield
+    except kinds as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
+
+
+def needs_matplotlib() -> None:
+    """Asked before hours of training: the pictures need it."""
+    from tfmtl.data.encode import require
+
+    try:
+        require("matplotlib")
+    except ImportError as error:
+        raise click.ClickException(
+            'The plots need matplotlib, which does not import. Try: pip install "tfmtl[demo]"'
+        ) from error
+
+
+def say(folder: pathlib.Path, written: Sequence[str]) -> None:
+    """What a command leaves."""
+    click.echo(f"Wrote {folder}/: {', '.join(written)}")

@@ -1,0 +1,150 @@
+"""``tfmtl train``, ``tfmtl export`` and ``tfmtl predict``."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import click
+
+from tfmtl.cli.common import FILE, OUT, names, names_option, say
+
+
+@click.command()
+@click.argument("file", required=False, type=FILE)
+@click.option("--data", type=FILE, help="A CSV file with a header.")
+@click.option("--tasks", help="Comma-separated: its columns of labels, the most important first.")
+@click.option("--ignore", help="Comma-separated: columns that are no inputs.")
+@click.option("--groups", help="A column that says whose rows they are: a user, a search.")
+@click.option("--model", help="mmoe, ple, omoe, shared_bottom or ltr_tower.  [default: mmoe]")
+@click.option(
+    "--balancer",
+    help="A balancer with its options as in PUB:update_every=1; nmt for the tasks in their order; "
+    "or a weighted sum, sum:0.9.  [default: EqualWeights]",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="At most so many.  [default: 10]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 512]")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True))
+@click.option("--seed", type=int)
+@click.option("--alone", is_flag=True, help="Also train each task alone: which one suffers?")
+@click.option("--out", type=OUT, help="Output folder.  [default: runs/FILE, or runs/DATA]")
+def train(file, data, tasks, ignore, groups, alone, out, **given):
+    """Train a model on a table, from FILE or from options.
+
+    FILE is YAML with the keys data, model, loss, balancer, optimizer and training; see
+    docs/training.md. With options alone, columns are looked at and a share of the rows is held
+    out. Options beside FILE take the place of what it says.
+
+    Leaves the recipe with everything that was found (train it again, or change it), the weights,
+    the history, logs for TensorBoard, and model/1, a SavedModel that takes the table's columns as
+    they are. A killed run goes on with the same command.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    chosen = {"ignore": ignore, "tasks": tasks}
+    options.update({name: names(text) for name, text in chosen.items() if text is not None})
+    if groups is not None:
+        options["groups"] = groups
+    from tfmtl import training
+
+    with names_option("FILE" if file else "options", ValueError, FileNotFoundError):
+        try:
+            if file is not None:
+                recipe = training.read(file)
+                if data is not None:
+                    options["file"] = str(data)
+                recipe = dataclasses.replace(recipe, **options)
+            elif data is None or tasks is None:
+                raise click.UsageError("Give FILE, or --data and --tasks.")
+            else:
+                recipe = training.Recipe(str(data), **options)
+        except ImportError as error:
+            raise click.ClickException(str(error)) from error
+    folder = out or pathlib.Path("runs") / pathlib.Path(file or data).stem
+    _train(recipe, folder, alone)
+
+
+def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
+    from rich.console import Console
+
+    from tfmtl.training import run, show
+
+    if (folder / run.SERVED).exists():
+        raise click.BadParameter(f"{folder} holds a trained model already", param_hint="--out")
+    try:
+        with names_option("data", ValueError, FileNotFoundError):
+            splits = run.load(recipe)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # of a file or a pipe Rich would take 80
+    console.print(show.columns(splits))
+    recipe = dataclasses.replace(recipe, columns=splits.preprocessor.columns)
+    others = {}
+    if alone:
+        for task in recipe.tasks:
+            console.print(f"{task} alone")
+            others[task] = run.alone(recipe, splits, task)
+    found = run.train(recipe, folder, splits=splits)
+    console.print(show.results(recipe, splits, found, others))
+    say(folder, [run.RECIPE, run.COLUMNS, run.WEIGHTS, "history.csv", "logs/", f"{run.SERVED}/"])
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path))
+@click.option(
+    "--to", type=OUT, required=True, help="The model's folder on the server: gets the next version."
+)
+@click.option(
+    "--score",
+    help="One more output: product:TASK=EXPONENT,... or sum:TASK=WEIGHT,...",
+)
+@click.option("--warm-up", is_flag=True, help="Add a request that warms the server up.")
+def export(folder, to, score, warm_up):
+    """Write what `tfmtl train` left in FOLDER as the next version of a served model."""
+    from tfmtl import serving
+    from tfmtl.training import run
+
+    with names_option("--score", ValueError):
+        fused = None if score is None else serving.score_of(score)
+    try:
+        with names_option("FOLDER", ValueError, FileNotFoundError):
+            recipe, splits, model = run.load_trained(folder)
+        place = serving.next_version(to)
+        with names_option("--score", ValueError):
+            run.export(model, splits, place, fused)
+        written = ["saved_model.pb"]
+        if warm_up:
+            serving.write_warm_up(place, run.some_raw(recipe, splits))
+            written.append(serving.WARM_UP)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    say(place, written)
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path))
+@click.argument("rows", type=FILE)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, writable=True, path_type=pathlib.Path),
+    help="A CSV file for the predictions.  [default: to the terminal]",
+)
+def predict(model, rows, out):
+    """What a SavedModel says of ROWS, a CSV file or a TFRecord file of tf.train.Example."""
+    import io
+
+    from tfmtl import training
+
+    try:
+        with names_option("ROWS", ValueError, FileNotFoundError):
+            found = training.scores(model, rows)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    if out is None:
+        text = io.StringIO()
+        training.write_scores(text, found)
+        click.echo(text.getvalue(), nl=False)
+    else:
+        training.write_scores(out, found)
+        click.echo(f"Wrote {out}: {len(next(iter(found.values()))):,} rows of {', '.join(found)}")

@@ -1,0 +1,93 @@
+"""What a training run says of itself in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from tfmtl.data import Splits
+from tfmtl.experiments.statistics import differences
+from tfmtl.preprocessing import Category, Column, Cross, Number
+from tfmtl.training.recipe import Recipe
+from tfmtl.training.run import measure
+
+
+def columns(splits: Splits) -> Table:
+    """The columns of a table as they were taken."""
+    table = Table("column", "is", "ids", title=f"{len(splits.train):,} rows to train on")
+    for name, column in splits.preprocessor.columns.items():
+        size = splits.features.categorical.get(name)
+        table.add_row(name, said(column), "–" if size is None else f"{size:,}")
+    return table
+
+
+def described(frame: Any, found: Mapping[str, Column | None]) -> Table:
+    """The columns of a DataFrame as they would be taken."""
+    table = Table("column", "values", "missing", "would be", title=f"{len(frame):,} rows")
+    for name, column in found.items():
+        values = f"{frame[name].nunique():,}"
+        missing = f"{frame[name].isna().mean():.0%}"
+        table.add_row(str(name), values, missing, "left out" if column is None else said(column))
+    return table
+
+
+def said(column: Column | Cross) -> str:
+    """A column in words."""
+    if isinstance(column, Cross):
+        return f"a cross of {', '.join(column.columns)}"
+    if isinstance(column, Number):
+        kind = "a number" if column.bins is None else "a number in bins"
+        return f"{kind}, log(1 + x)" if column.log else kind
+    assert isinstance(column, Category)
+    kind = "strings" if column.dtype == "string" else "integers"
+    return f"{kind} as ids{', several a row' if column.pooling else ''}"
+
+
+def results(
+    recipe: Recipe,
+    splits: Splits,
+    found: Mapping[str, np.ndarray],
+    alone: Mapping[str, np.ndarray],
+) -> Table:
+    """Test figures of each task, beside those of training it alone where that was done.
+
+    Args:
+        recipe: what was trained.
+        splits: its rows.
+        found: predictions of the test rows by task.
+        alone: the same of training each task alone.
+    """
+    measures = [measure(recipe, splits.test, task, values) for task, values in found.items()]
+    names = dict.fromkeys(name for name, _ in measures)
+    table = Table(title=f"{len(splits.test):,} test rows")
+    for head in ("task", *(names if len(names) == 1 else ("measure", "value"))):
+        table.add_column(head)
+    if alone:
+        table.add_column("alone")
+        table.add_column("difference [95 %]")
+    for (task, values), (name, value) in zip(found.items(), measures, strict=True):
+        cells = [task, *([name] if len(names) > 1 else []), f"{value:.4f}"]
+        if alone:
+            _, other = measure(recipe, splits.test, task, alone[task])
+            cells += [
+                f"{other:.4f}",
+                _difference(splits, task, name, values, alone[task], value - other),
+            ]
+        table.add_row(*cells)
+    return table
+
+
+def _difference(splits, task, name, values, alone, plain) -> str:
+    if name != "AUC":
+        return f"{plain:+.4f}"
+    labels, groups = splits.test.labels[task], splits.test.groups
+    both = {"joint": [values], "alone": [alone]}
+    try:
+        d = differences(labels, both, "alone", groups=groups)["joint"]
+    except ValueError:  # too few rows of one label
+        return f"{plain:+.4f}"
+    verdict = " suffers" if d.high < 0 else " gains" if d.low > 0 else ""
+    return f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]{verdict}"
