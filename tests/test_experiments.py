@@ -189,8 +189,19 @@ def test_a_failed_run_leaves_nothing(tmp_path):
 
 
 def test_a_shown_command_does_not_tell_where_things_lie():
-    shown = command_line(["demo", "--path", "elsewhere/kuairand", "--out=there/a b", "/x/y.yaml"])
-    assert shown == "tfmtl demo --path kuairand '--out=a b' y.yaml"
+    given = [
+        "compare",
+        "/x/y.yaml",
+        "--path",
+        "there",
+        "--out=a b",
+        "--workers",
+        "2",
+        "--seeds",
+        "3",
+    ]
+    assert command_line(given) == "tfmtl compare y.yaml --path FOLDER --seeds 3"
+    assert command_line(["demo", "--path=there"]) == "tfmtl demo --path FOLDER"
 
 
 def test_records_with_other_keys_share_a_file(tmp_path):

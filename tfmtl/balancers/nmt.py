@@ -508,16 +508,11 @@ class NMT(Balancer):
         self._multipliers.assign(np.where(earlier, np.clip(moved, *MULTIPLIER_BOUNDS), 0.0))
 
     def _level(self) -> np.ndarray:
-        """Risks ``[tasks, 2]`` around the stage's best reading: of the means over three readings in
-        a row with that one among them the lowest, each risk for itself.
-        """
+        """Risks ``[tasks, 2]`` around the stage's best reading."""
         best = self._best_risks.numpy()
         seen = self._risks_in(self._rows_of(self.stage))
         places = np.flatnonzero((seen[:, :, 0] == best[:, 0]).all(axis=1))
-        if not len(places) or len(seen) < 3:  # not recorded, or too few
-            return best
-        windows = range(max(0, places[0] - 2), min(places[0], len(seen) - 3) + 1)
-        return np.min([seen[i : i + 3].mean(axis=0) for i in windows], axis=0)
+        return level(seen, int(places[0])) if len(places) else best  # it may not be recorded
 
     def _least_readings(self) -> int:
         """A stage is not given up before it is as old as the previous one was at its best."""
@@ -558,6 +553,20 @@ class NMT(Balancer):
         trace = self._trace.numpy()
         trace[total] = np.concatenate(row)
         self._trace.assign(trace)
+
+
+def level(risks: np.ndarray, best: int) -> np.ndarray:
+    """How low a stage's risks were around its best reading: of the means over three readings in a
+    row with that one among them the lowest, each risk for itself.
+
+    Args:
+        risks: ``[readings, ...]``.
+        best: which reading is the best; of fewer than three readings it is the level.
+    """
+    if len(risks) < 3:
+        return risks[best]
+    windows = range(max(0, best - 2), min(best, len(risks) - 3) + 1)
+    return np.min([risks[i : i + 3].mean(axis=0) for i in windows], axis=0)
 
 
 def _monitored(risks: np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ from tfmtl.experiments.statistics import Paired, paired
 
 #: Differences from the reference with a smaller p are marked.
 SIGNIFICANT = 0.05
-#: Options whose value is a place on the machine that the command ran on.
-_PLACES = ("--path", "--out", "--results")
+#: Options that say nothing of what was compared.
+_LEFT_OUT = ("--out", "--results", "--workers")
 
 
 def table(panels: Sequence[Panel], reference: str) -> str:
@@ -144,13 +144,19 @@ def _made(plan: Plan, records: Sequence[Mapping]) -> str:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command as others would type it: where a folder lies is nobody's business."""
+    """The command as others would type it, without what is of one machine alone."""
     shown = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        option, given, value = argument.partition("=")
-        if before in _PLACES or pathlib.PurePath(argument).is_absolute():
-            argument = pathlib.PurePath(argument).name
-        elif given and option in _PLACES:
-            argument = f"{option}={pathlib.PurePath(value).name}"
-        shown.append(argument)
+    rest = iter(arguments)
+    for argument in rest:
+        option, given, _ = argument.partition("=")
+        if option in _LEFT_OUT:
+            if not given:
+                next(rest, None)
+        elif option == "--path":
+            if not given:
+                next(rest, None)
+            shown += ["--path", "FOLDER"]
+        else:
+            place = pathlib.PurePath(argument)
+            shown.append(place.name if place.is_absolute() else argument)
     return shlex.join(["tfmtl", *shown])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfmtl.balancers.nmt import level
 from tfmtl.experiments.panel import ALONE, MODELS, Panel
 from tfmtl.experiments.settings import weighted_sums
 from tfmtl.experiments.tables import label
@@ -46,15 +47,20 @@ def traces(rows: Sequence[Mapping], tasks: Sequence[str], path: pathlib.Path) ->
 
     loss, auc = columns[f"loss_{tasks[0]}"], columns[f"auc_{tasks[0]}"]
     ranked = bool(np.isfinite(auc[parts[0]]).all())
-    best = parts[0][np.argmax(auc[parts[0]]) if ranked else np.argmin(loss[parts[0]])]
+    first_loss, first_auc = loss[parts[0]], auc[parts[0]]
+    best = int(np.argmax(first_auc) if ranked else np.argmin(first_loss))
     draw(middle, f"loss_{tasks[0]}", STAR, f"{tasks[0]}: held-out loss")
-    middle.axhline(loss[best], color=STAR, linestyle="--", linewidth=1, label="its baseline")
+    middle.axhline(
+        level(first_loss, best), color=STAR, linestyle="--", linewidth=1, label="its baseline"
+    )
     middle.set_ylabel(f"{tasks[0]}: loss", color=STAR)
     handles = middle.get_legend_handles_labels()
     if ranked:
         right = middle.twinx()
         draw(right, f"auc_{tasks[0]}", LINE, "held-out AUC")
-        right.axhline(auc[best], color=LINE, linestyle="--", linewidth=1, label="its baseline")
+        right.axhline(
+            -level(-first_auc, best), color=LINE, linestyle="--", linewidth=1, label="its baseline"
+        )
         right.set_ylabel(f"{tasks[0]}: AUC", color=LINE)
         handles = tuple(a + b for a, b in zip(handles, right.get_legend_handles_labels()))
 
