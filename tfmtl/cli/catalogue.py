@@ -22,7 +22,7 @@ def data(name, path):
     from rich.console import Console
     from rich.table import Table
 
-    from tfmtl.experiments.sources import SOURCES, load
+    from tfmtl.experiments.sources import SOURCES
 
     console = Console()
     if not console.is_terminal:
@@ -56,8 +56,7 @@ def data(name, path):
         return
     check_path(name, path)
     tasks = tuple(source.settings.tasks)
-    check_rows(name, path, tasks, source.settings.embedding_width)
-    splits = load(name, None if path is None else str(path), tasks, source.settings.embedding_width)
+    splits = check_rows(name, path, tasks, source.settings.embedding_width)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     counts = ", ".join(f"{len(part):,} for {part_name}" for part_name, part in parts.items())
     click.echo(

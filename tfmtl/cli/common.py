@@ -21,13 +21,13 @@ PATH = click.option(
 )
 
 
-def check_rows(data, path, tasks, width) -> None:
-    """Load the rows once: before hours of training, not in a worker, and not after it."""
+def check_rows(data, path, tasks, width):
+    """The rows, loaded once: before hours of training, not in a worker, and not after it."""
     from tfmtl.experiments.sources import load
 
     try:
         with names_option("--path", ValueError, OSError):
-            load(data, None if path is None else str(path), tasks, width)
+            return load(data, None if path is None else str(path), tasks, width)
     except ImportError as error:
         raise click.ClickException(str(error)) from error
 

@@ -6,24 +6,19 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from tfmtl import config, losses, models, optimizers
 from tfmtl.data.encode import require
+from tfmtl.experiments import settings
 from tfmtl.experiments.settings import BALANCED, NAMED, balancer_of, weights_of
 from tfmtl.preprocessing import KINDS, Column, Cross
 
 #: Models by the name that a recipe has for them.
-MODELS: dict[str, Any] = {
-    "shared_bottom": models.SharedBottom,
-    "omoe": models.OMoE,
-    "mmoe": models.MMoE,
-    "ple": models.PLE,
-    "ltr_tower": models.LTRTower,
-}
+MODELS: dict[str, Any] = {**settings.MODELS, "ltr_tower": models.LTRTower}
 #: Losses of this package by name, beside those of Keras.
 LOSSES = {
     "pairwise_logistic": losses.PairwiseLogistic,
@@ -219,9 +214,6 @@ def read(path: str | os.PathLike) -> Recipe:
         return Recipe(**given)
     except (TypeError, ValueError) as error:
         named = next((name for name in sections if str(error).startswith(f"`{name}`")), None)
-        named = named or next(
-            (name for name in ("balancer", "optimizer") if name in sections), None
-        )
         if named is None:
             raise ValueError(f"{pathlib.Path(path).name}: {error}") from error
         section, key = sections[named]
@@ -295,10 +287,3 @@ def _arguments(kind) -> list[str]:
     """The options of a model that a recipe may set."""
     towers = set() if kind is models.LTRTower else {"tower_units"}
     return sorted({"activation", *towers, *kind.trunk_defaults})
-
-
-def names(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Names that are one string with commas, or several."""
-    if not isinstance(text, str):
-        return tuple(text)
-    return tuple(name.strip() for name in text.split(","))

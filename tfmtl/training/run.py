@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import balancers, callbacks, files, metrics, optimizers
+from tfmtl import balancers, callbacks, metrics, optimizers
 from tfmtl.data import Rows, Splits, table
 from tfmtl.data.table import read as read_table
 from tfmtl.data.table import values_of
+from tfmtl.experiments.runs import write_csv
 from tfmtl.experiments.settings import balancer_of, is_nmt, weights_of
 from tfmtl.model import MultiTaskModel
 from tfmtl.preprocessing import Preprocessor
@@ -154,11 +154,8 @@ def train(
     recipe.write(folder / RECIPE)
     splits.preprocessor.save(folder / COLUMNS)
     model.save_weights(folder / WEIGHTS)
-    rows = [dict(zip(history, values, strict=True)) for values in zip(*history.values())]
-    with files.written(folder / "history.csv") as beside, open(beside, "w", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", *history], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({"epoch": i + 1, **row} for i, row in enumerate(rows))
+    epochs = [dict(zip(history, values, strict=True)) for values in zip(*history.values())]
+    write_csv(folder / "history.csv", [{"epoch": i + 1, **row} for i, row in enumerate(epochs)])
     export(model, splits, folder / SERVED)
     return predictions(model, splits.test, recipe)
 
@@ -239,7 +236,10 @@ def _balancer(recipe: Recipe, alone: str | None) -> balancers.Balancer:
     weights = weights_of(recipe.balancer, recipe.tasks)
     if weights is not None:
         return balancers.FixedWeights(weights)
-    return balancer_of(recipe.balancer, recipe.tasks)
+    name = recipe.balancer
+    if is_nmt(name) and "patience=" not in name:
+        name += f"{'+' if ':' in name else ':'}patience={recipe.patience}"
+    return balancer_of(name, recipe.tasks)
 
 
 def _batches(rows: Rows, recipe: Recipe, size: int, seed: int | None = None) -> tf.data.Dataset:
