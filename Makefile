@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test bench bench-quick soak lint clean
+.PHONY: help env demo test bench bench-quick soak docs lint clean
 
 help: ## this list
 	@echo "make TARGET [STACK=tf221|tf215] [PYTHON=python3.11] [ARGS=...]"
@@ -28,7 +28,7 @@ demo: $(READY) ## train on real rows and write tables and plots to runs/ (ARGS="
 test: $(READY) ## the tests, on every core up to four (ARGS="-k data")
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
-bench: $(EVERY) ## time and memory on both stacks and beside peers, into benchmarks/ (long; ARGS="--only embedding")
+bench: $(EVERY) ## time and memory on both stacks and beside peers, into docs/benchmarks/ (long; ARGS="--only embedding")
 	.venv/tf221/bin/python -m benchmarks $(ARGS)
 
 bench-quick: $(EVERY) ## the same with less of everything, to the terminal (minutes)
@@ -36,6 +36,10 @@ bench-quick: $(EVERY) ## the same with less of everything, to the terminal (minu
 
 soak: $(READY) ## train, kill at random moments, start again, compare with an unbroken run (ARGS="--kills 100")
 	$(BIN)/python -m tests.soak $(ARGS)
+
+docs: $(READY) ## the site, into build/docs
+	$(BIN)/python -m sphinx -E -W --keep-going -q docs build/docs
+	@echo "Open build/docs/index.html"
 
 lint: $(READY) ## linter, formatter, type checker
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ def show(found: Sequence[report.Limit], out: console.Console) -> None:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=pathlib.Path),
-    help="Where results.md and plots/ go: benchmarks/, or with --only runs/benchmarks/.",
+    help="Where results.md and plots/ go: docs/benchmarks/, or with options runs/benchmarks/.",
 )
 @click.option("--rounds", type=click.IntRange(min=1), help="Instead of each comparison's own.")
 @click.option("--turn", type=click.FloatRange(min=0), help="Seconds of a turn, likewise.")
@@ -81,8 +81,7 @@ def main(quick, only, out, rounds, turn):
     options = " ".join(f"--{k} {v}" for k, v in given.items() if v is not None)
     command += f' ARGS="{options}"' if options else ""
     if out is None and not quick:
-        root = pool.ROOT
-        out = root / "runs" / "benchmarks" if options else root / "benchmarks"
+        out = pool.ROOT / ("runs" if options else "docs") / "benchmarks"
     head = [
         "# Results of the benchmarks",
         "",

@@ -26,7 +26,8 @@ class Balancer(keras.layers.Layer):
         losses: ``[tasks]``, float32, the mean loss of each task over the (global) batch.
         gramian: ``[tasks, tasks]``, float32, the inner products of the tasks' gradients over the
             shared variables. Only passed to a balancer with ``reads = "gramian"``.
-        Returns the weights ``[tasks]``, float32. No gradient flows through them.
+
+    Returned are the weights ``[tasks]``, float32. No gradient flows through them.
 
     With ``reads = "losses"`` one backward pass of the weighted loss is made and the weights reach
     every variable. With ``reads = "gramian"`` each task's gradient is taken, the weights reach the
