@@ -123,3 +123,12 @@ def test_methods_beside_a_known_front(tmp_path):
     assert [row["method"] for row in rows] == ["EqualWeights", "MGDA"]
     assert all(float(row["gap"]) > 0 for row in rows)
     assert (tmp_path / "runs/front/front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_cosines_of_each_variable(tmp_path):
+    write_many(tmp_path)
+    done = run("cosines.py", "--path", tmp_path, "--seeds", 1, "--epochs", 1, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shared, own = done.stdout.split("the tasks' own")
+    assert "experts_kernel_0" in shared
+    assert "tower_like_kernel_0" in own
