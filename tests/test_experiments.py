@@ -210,7 +210,7 @@ def test_records_with_other_keys_share_a_file(tmp_path):
 
 
 def test_methods_are_checked():
-    check_methods(("MGDA", "PUB:rescale=None+update_every=1"), TASKS)
+    check_methods(("MGDA", "PUB:rescale=None+update_every=1", "EMTL:base=NashMTL"), TASKS)
     with pytest.raises(ValueError, match="cannot be made"):
         check_methods(("PUB:rescale=mean",), TASKS)
     check_methods((*default_methods(TASKS), "nmt-paper"), TASKS)

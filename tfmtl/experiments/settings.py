@@ -124,7 +124,8 @@ def check_methods(methods: tuple[str, ...], tasks: tuple[str, ...]) -> None:
 
 
 def balancer_of(method: str, tasks: tuple[str, ...]) -> balancers.Balancer:
-    """The balancer that a method such as ``"PUB:rescale=None+update_every=1"`` names.
+    """The balancer that a method such as ``"PUB:rescale=None+update_every=1"`` names, or one on
+    top of another, ``"EMTL:base=NashMTL"``.
 
     Args:
         method: one of :data:`NAMED` or :data:`BALANCED`, with options or without.
@@ -134,13 +135,6 @@ def balancer_of(method: str, tasks: tuple[str, ...]) -> balancers.Balancer:
         ValueError: the options are not those of the balancer.
     """
     name, _, text = method.partition(":")
-    options = {}
-    for option in filter(None, text.split("+")):
-        key, _, value = option.partition("=")
-        try:
-            options[key] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            options[key] = value
     kinds: dict[str, Callable[..., balancers.Balancer]] = {
         **balancers.BALANCERS,
         "nmt": functools.partial(balancers.NMT, tasks),
@@ -149,9 +143,21 @@ def balancer_of(method: str, tasks: tuple[str, ...]) -> balancers.Balancer:
         "clippy": balancers.EqualWeights,
     }
     try:
-        return kinds[name](**options)
+        return kinds[name](**_options(text))
     except (TypeError, ValueError) as error:
         raise ValueError(f"`methods` has {method!r}, which cannot be made: {error}") from error
+
+
+def _options(text: str) -> dict:
+    """What ``"rescale=None+update_every=1"`` gives a balancer."""
+    options = {}
+    for option in filter(None, text.split("+")):
+        key, _, value = option.partition("=")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            options[key] = balancers.get(value) if value in balancers.BALANCERS else value
+    return options
 
 
 def is_nmt(method: str) -> bool:
