@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test bench bench-quick soak docs lint clean
+.PHONY: help env demo test bench bench-quick soak docs release lint clean
 
 help: ## this list
 	@echo "make TARGET [STACK=tf221|tf215] [PYTHON=python3.11] [ARGS=...]"
@@ -40,6 +40,9 @@ soak: $(READY) ## train, kill at random moments, start again, compare with an un
 docs: $(READY) ## the site, into build/docs
 	$(BIN)/python -m sphinx -E -W --keep-going -q docs build/docs
 	@echo "Open build/docs/index.html"
+
+release: $(READY) ## sdist and wheel into dist/, each installed and used in a fresh environment of each stack
+	$(BIN)/python -m tests.release $(ARGS)
 
 lint: $(READY) ## linter, formatter, type checker
 	$(BIN)/ruff check .
