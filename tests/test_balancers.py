@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 import tensorflow as tf
 
 from tests.conftest import make_model, make_net, make_rows
@@ -266,6 +268,35 @@ def test_emtl_keeps_p_in_its_ball_and_saves_it():
     p = emtl._p.numpy().astype(float)
     assert np.sum(p * np.log(4 * p)) <= 0.2 + 1e-5
     assert np.abs(p - 0.25).max() > 0.01
+
+
+@pytest.mark.parametrize("radius", [0.1, 0.5])
+def test_emtl_of_two_tasks_is_its_formulas(radius):
+    draw = np.random.default_rng(0)
+    emtl = balancers.EMTL(mixing=0.3, radius=radius, step=0.5)
+    p = np.full(2, 0.5)
+    for _ in range(12):
+        one, other = draw.normal(size=(2, 4)) * [[1.0], [0.3]]
+        losses = draw.uniform(0.1, 1, 2)
+        found = emtl.weights(np.stack([one, other]) @ np.stack([one, other]).T, losses).numpy()
+        # The shortest combination of two gradients (MGDA), relative rates, equation 12.
+        share = np.clip((other - one) @ other / np.sum((one - other) ** 2), 0, 1)
+        alpha = np.array([share, 1 - share])
+        norms = np.linalg.norm([one, other], axis=1)
+        rates = alpha * losses / norms
+        logits = np.log(p) + 0.5 * rates / rates.mean()
+
+        def at(exponent, logits=logits):
+            return scipy.special.softmax(logits / (1 + exponent))
+
+        def beyond(exponent, at=at):
+            q = at(exponent)
+            return np.sum(scipy.special.xlogy(q, 2 * q)) - radius**0.5
+
+        p = at(scipy.optimize.brentq(beyond, 0, 1e6)) if beyond(0) > 0 else at(0)
+        # Equation 13, its second part brought to the first one's unit.
+        weights = alpha * (0.3 + 0.7 * p * (1 / norms) / np.mean(1 / norms))
+        np.testing.assert_allclose(found, 2 * weights / weights.sum(), rtol=1e-4, atol=1e-6)
 
 
 def test_emtl_with_all_mixing_is_its_base():

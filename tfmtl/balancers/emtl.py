@@ -36,8 +36,8 @@ class EMTL(GramianBalancer):
         base: the gradient method that gives :math:`\alpha`; :class:`MGDA` by default. Its
             negative weights count as 0.
         mixing: :math:`\epsilon` between 0 and 1; 1 is the base alone. (Paper: searched in 0–0.5.)
-        radius: :math:`\rho` of the ball. Above :math:`\log^2 n` it holds everything. (Paper:
-            searched in 0.1–1.2.)
+        radius: :math:`\rho` of the ball. Above :math:`\log^2 n`, 0.48 for two tasks, it holds
+            everything, and :math:`p` comes to lie on one task. (Paper: searched in 0.1–1.2.)
         step: :math:`\eta_p`.
         update_every: as in :class:`~tfmtl.balancers.gramian.GramianBalancer`.
 
