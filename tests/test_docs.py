@@ -1,5 +1,6 @@
 """Every Python block of the README and of the documents runs, in order, in one namespace a file."""
 
+import importlib
 import pathlib
 import re
 
@@ -34,3 +35,22 @@ def test_code_blocks_run(file, tmp_path, monkeypatch):
     namespace = {"train": rows(), "held_out": rows()}
     for block in BLOCK.findall((ROOT / file).read_text()):
         exec(compile(block, str(file), "exec"), namespace)
+
+
+PUBLIC = ("balancers", "models", "losses", "metrics", "data", "preprocessing", "optimizers")
+
+
+@pytest.mark.parametrize("module", [*PUBLIC, "ranking", "training"])
+def test_the_reference_has_every_public_name(module):
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
+    there = set(re.findall(r"^\.\. auto\w+:: (\w+)$", pages, re.MULTILINE))
+    public = importlib.import_module(f"tfmtl.{module}").__all__
+    assert sorted(set(public) - there - {"KINDS"}) == []
+
+
+def test_every_page_has_its_place_in_the_site():
+    index = "\n".join((ROOT / "docs" / name).read_text() for name in ("index.md", "api/index.md"))
+    pages = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
+    names = {path.stem if path.parts[0] == "api" else str(path)[:-3] for path in pages}
+    listed = set(re.findall(r"^([\w/-]+)$", index, re.MULTILINE))
+    assert sorted(names - listed - {"index"}) == []
