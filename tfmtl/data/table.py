@@ -84,10 +84,7 @@ def table(
     kinds = {**{n: c for n, c in described(frame[left], width).items() if c is not None}, **given}
     labels = {task: _labels(task, frame[task]) for task in tasks}
     preprocessor = Preprocessor(kinds)
-    inputs = {
-        name: values_of(frame[name], spec.dtype.name)
-        for name, spec in preprocessor.signature().items()
-    }
+    inputs = columns_of(frame, preprocessor.signature())
     owners = None if groups is None else frame[groups].factorize()[0]
     part = _parts(len(frame), owners, validation_fraction, test_fraction, seed)
     preprocessor.adapt({name: values[part == 0] for name, values in inputs.items()})
@@ -106,8 +103,8 @@ def table(
     )
 
 
-def read(source: str | os.PathLike | Any) -> Any:
-    """A CSV file as a DataFrame; a DataFrame as it is.
+def read(source: str | os.PathLike | Any, rows: int | None = None) -> Any:
+    """A CSV file, or its first rows, as a DataFrame; a DataFrame as it is.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -119,7 +116,7 @@ def read(source: str | os.PathLike | Any) -> Any:
         return source
     file = find_file(source)
     try:
-        frame = pandas.read_csv(file, low_memory=False)
+        frame = pandas.read_csv(file, low_memory=False, nrows=rows)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{file.name}: not a CSV file with a header: {error}") from error
     if not len(frame):
@@ -154,6 +151,11 @@ def _described(name: str, column: Any, width: int) -> Column | None:
         return Category(width=width, least=1 + rare, dtype="int64")
     long = known.min() >= 0 and known.max() > LONG_TAIL * max(float(known.median()), 1e-9)
     return Number(log=bool(long))
+
+
+def columns_of(frame: Any, specs: Mapping[str, tf.TensorSpec]) -> dict[str, np.ndarray]:
+    """Columns of a DataFrame as a signature with these specs takes them, ``{name: [rows]}``."""
+    return {name: values_of(frame[name], spec.dtype.name) for name, spec in specs.items()}
 
 
 def values_of(column: Any, dtype: str) -> np.ndarray:

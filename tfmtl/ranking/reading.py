@@ -96,10 +96,12 @@ def dataset(
 
     Returns:
         Batches of ``({column: [batch, list]}, {task: [batch, list]})``. A column has its spec's
-        dtype; a spec of shape ``[k]`` with k > 1, and a ``VarLenFeature`` (padded to the longest
-        of the batch), have one more dimension. Items that pad a list are 0 (or ``""``) in columns
-        of ``examples``. Labels are float32, NaN for padding and where the file has a negative or
-        no label. Its length is known where the files are local. Each pass reads the files anew.
+        dtype; a spec of shape ``[k]`` with k > 1, and a ``VarLenFeature``, have one more dimension.
+        The latter is padded to the longest of the batch with ``""``, 0, or for integers -1, as
+        pooled columns are. Items that pad a list are that in columns of a ``VarLenFeature``, and 0
+        or ``""`` in others of ``examples``. Labels are float32, NaN for padding and where the file
+        has a negative or no label. Its length is known where the files are local. Each pass reads
+        the files anew.
 
     Raises:
         ImportError: TF-Ranking is not installed.
@@ -313,9 +315,8 @@ def _read(serialized, layout: Layout):
         mask = is_item
         for _ in range(value.shape.rank - 2):
             mask = mask[..., tf.newaxis]
-        padding = tf.constant("" if value.dtype == tf.string else 0, value.dtype)
         columns[name] = tf.ensure_shape(
-            tf.where(mask, value, padding), [None, layout.list_size, *value.shape[2:]]
+            tf.where(mask, value, _padding(spec)), [None, layout.list_size, *value.shape[2:]]
         )
     for task, name in layout.labels.items():
         label = tf.cast(columns[name], tf.float32)
@@ -347,8 +348,16 @@ def _parsed(serialized, layout: Layout) -> dict:
     return parser(serialized)
 
 
+def _padding(spec):
+    """What stands where there is no value; a pooled column of ids counts 0 as one."""
+    if spec.dtype == tf.string:
+        return ""
+    several = isinstance(spec, tf.io.VarLenFeature) and spec.dtype.is_integer
+    return tf.constant(-1 if several else 0, spec.dtype)
+
+
 def _dense(value, spec, rank: int):
     """A feature as a tensor, without the last dimension where that is one number."""
     if isinstance(value, tf.SparseTensor):
-        return tf.ensure_shape(tf.sparse.to_dense(value), [None] * rank)
+        return tf.ensure_shape(tf.sparse.to_dense(value, _padding(spec)), [None] * rank)
     return value[..., 0] if list(spec.shape) == [1] else value

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl.data.encode import require
-from tfmtl.data.table import read, values_of
+from tfmtl.data.table import columns_of, read
 
 #: The signature that takes raw columns.
 SIGNATURE = "serving_default"
@@ -61,7 +61,7 @@ def _rows(loaded, frame, batch_size):
             f"`source` must have the columns that the model reads: {sorted(specs)}. "
             f"Received: {list(frame.columns)} (missing: {missing})"
         )
-    columns = {name: values_of(frame[name], spec.dtype.name) for name, spec in specs.items()}
+    columns = columns_of(frame, specs)
     for start in range(0, len(frame), batch_size):
         part = slice(start, start + batch_size)
         given = {n: tf.constant(v[part].tolist(), specs[n].dtype) for n, v in columns.items()}

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from tfmtl import balancers, callbacks, metrics, optimizers
 from tfmtl.data import Rows, Splits, table
+from tfmtl.data.table import columns_of
 from tfmtl.data.table import read as read_table
-from tfmtl.data.table import values_of
 from tfmtl.experiments.runs import write_csv
 from tfmtl.experiments.settings import balancer_of, is_nmt, weights_of
 from tfmtl.model import MultiTaskModel
@@ -192,12 +192,8 @@ def load_trained(folder: str | os.PathLike) -> tuple[Recipe, Splits, MultiTaskMo
 
 def some_raw(recipe: Recipe, splits: Splits) -> dict[str, np.ndarray]:
     """A row, or a list, of the table, as the served model takes it."""
-    frame = read_table(recipe.file).head(1)
-    shape = [1, 1] if recipe.lists else [1]
-    return {
-        name: values_of(frame[name], spec.dtype.name).reshape(shape)
-        for name, spec in splits.preprocessor.signature().items()
-    }
+    row = columns_of(read_table(recipe.file, rows=1), splits.preprocessor.signature())
+    return {name: values[:, None] if recipe.lists else values for name, values in row.items()}
 
 
 def export(model: MultiTaskModel, splits: Splits, place: pathlib.Path, score=None) -> None:
