@@ -1,22 +1,27 @@
 """Multi-task ranking models in Keras: balance the tasks, or put one first."""
 
 import importlib
+import pathlib
+import sys
 from typing import TYPE_CHECKING
 
-from tfmtl import (
-    balancers,
-    callbacks,
-    distributed,
-    losses,
-    metrics,
-    models,
-    optimizers,
-    preprocessing,
-    ranking,
-)
-from tfmtl.features import FeatureSpec
-from tfmtl.model import MultiTaskModel
-
+# TensorFlow takes seconds to import. In the command `tfmtl`, which also tells how to use it and
+# completes words, it comes when it is needed; elsewhere at once, because Keras must know the
+# classes of a model before it can load one.
+if pathlib.PurePath(*sys.argv[:1]).stem != "tfmtl":
+    from tfmtl import (
+        balancers,
+        callbacks,
+        distributed,
+        losses,
+        metrics,
+        models,
+        optimizers,
+        preprocessing,
+        ranking,
+    )
+    from tfmtl.features import FeatureSpec
+    from tfmtl.model import MultiTaskModel
 if TYPE_CHECKING:
     from tfmtl import data, plots
     from tfmtl.profiling import profile
@@ -40,14 +45,15 @@ __all__ = [
     "ranking",
 ]
 
+#: What is no module by itself, and where it is.
+_INSIDE = {"FeatureSpec": "features", "MultiTaskModel": "model", "profile": "profiling"}
+
 
 def __getattr__(name: str):
-    # Imported when asked for: what a process can do without. What Keras must know to load a model
-    # is not among it.
-    if name in ("data", "plots"):
+    if name in _INSIDE:
+        return getattr(importlib.import_module(f"tfmtl.{_INSIDE[name]}"), name)
+    if name in __all__:
         return importlib.import_module(f"tfmtl.{name}")
-    if name == "profile":
-        return importlib.import_module("tfmtl.profiling").profile
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
