@@ -1,10 +1,15 @@
-"""Held-out readings and the early stopping on them."""
+"""Held-out readings, the early stopping on them, and the line that says where NMT stands."""
+
+import io
+import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.conftest import make_model, make_rows
-from tfmtl.callbacks import BestReading, HeldOutReadings, Reading
+from tfmtl import balancers
+from tfmtl.callbacks import BestReading, HeldOutReadings, Reading, StageProgress
 
 
 class Noted(HeldOutReadings):
@@ -91,3 +96,35 @@ def test_unknown_task_is_named_before_training():
     with pytest.raises(ValueError, match=r"`weights` names unknown tasks.*Received: \['share'\]"):
         model.fit(make_rows(40).batches(20), callbacks=[BestReading({"share": 1.0})], verbose=0)
     assert model.steps_taken == 0
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_line_says_where_nmt_stands(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
+    model = make_model(balancer=balancers.NMT(["like", "click"], readings=2), jit_compile=False)
+    batches = make_rows(80).batches(20)
+    model.fit(batches, epochs=4, verbose=0, callbacks=[StageProgress(console)])
+    auc = {task: f"AUC {found['auc']:.4f}" for task, found in model.balancer.baselines().items()}
+    now = r"AUC 0\.\d{4}"
+    held = rf"click {now}, like {now} \(held at {now}, λ [\d.]+\)"
+    expected = [
+        *(rf"stage 1 of 2, epoch {1 + i // 2} of 4, reading {1 + i}: like {now}" for i in range(4)),
+        f"stage 1 of 2 ended: like {auc['like']}",
+        *(rf"stage 2 of 2, epoch {1 + i // 2} of 4, reading {1 + i}: {held}" for i in range(4, 8)),
+        f"stage 2 of 2 ended: click {auc['click']}",
+    ]
+    written = console.file.getvalue()
+    if terminal:  # a reading's line is written over
+        lines = re.split(r"\n?\r\x1b\[2K", written)[1:]
+        assert written.count("\n") == 2 and written.endswith("\n")
+    else:
+        lines = written.splitlines()
+        del expected[7], expected[5], expected[2], expected[0]
+    assert len(lines) == len(expected)
+    for line, each in zip(lines, expected, strict=True):
+        assert re.fullmatch(each, line.strip()), (each, line)
+
+
+def test_there_is_no_such_line_without_nmt():
+    with pytest.raises(ValueError, match=r"`StageProgress` is for.*Received: EqualWeights"):
+        make_model().fit(make_rows(40).batches(20), callbacks=[StageProgress()], verbose=0)

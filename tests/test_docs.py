@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -29,6 +30,19 @@ def rows(n=96):
     return tf.data.Dataset.from_tensor_slices((columns, labels)).batch(32)
 
 
+@pytest.fixture
+def nothing_patched():
+    """MLflow logs each `fit` from the first on."""
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].tensorflow.autolog(disable=True)
+        sys.modules["mlflow"].set_tracking_uri(None)
+
+
+# MLflow and KerasTuner ask SQLAlchemy and `threading` for what these are to drop.
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:(currentThread|getName)\\(\\) is deprecated:DeprecationWarning")
+@pytest.mark.usefixtures("nothing_patched")
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_code_blocks_run(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

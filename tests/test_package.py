@@ -79,3 +79,38 @@ def test_the_wheel_installs_the_package_and_nothing_else(tmp_path):
     modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
     assert modules <= set(names)
     assert "tfmtl/py.typed" in names
+
+
+IMPORTING = """
+import sys
+import tensorflow, keras
+keras.Model  # it imports what it needs when it is first used
+others = ("tensorflow_ranking", "pandas", "matplotlib", "pyarrow", "yaml", "scipy", "rich", "click")
+# Keras 3 imports some of them where they are installed. Nobody can from here on.
+for name in {*others, *sys.modules}:
+    if name.partition(".")[0] in others:
+        sys.modules[name] = None
+before = set(sys.modules)
+import tfmtl
+print(*sorted(name for name in set(sys.modules) - before if name.startswith("tfmtl.")))
+import tfmtl.data
+import tfmtl.plots
+assert tfmtl.profile.__module__ == "tfmtl.profiling.run"
+"""
+
+
+def test_importing_the_package_imports_no_more_than_training_needs():
+    found = subprocess.run(
+        [sys.executable, "-c", IMPORTING], check=True, capture_output=True, text=True
+    )
+    imported = found.stdout.split()
+    assert "tfmtl.model" in imported
+    later = ("data", "plots", "profiling", "experiments", "training", "cli", "config")
+    assert not [name for name in imported if name.split(".")[1] in later]
+
+
+def test_what_is_imported_later_is_an_attribute_all_the_same():
+    assert set(tfmtl.__all__) <= set(dir(tfmtl))
+    assert tfmtl.data.Rows and tfmtl.plots.history and tfmtl.profile
+    with pytest.raises(AttributeError, match="module 'tfmtl' has no attribute 'datas'"):
+        _ = tfmtl.datas

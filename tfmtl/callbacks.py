@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl import compat, distributed, events, figures
+from tfmtl.progress import StageProgress as StageProgress
 
 if TYPE_CHECKING:
     from tfmtl.inputs import Source

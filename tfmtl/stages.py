@@ -34,10 +34,20 @@ class PriorityStages(HeldOutReadings):
         elif not self._nmt.started:
             self._nmt.begin(self._weights, self.model.read(), planned)
 
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        self._go_on()
+
+    def on_train_batch_end(self, batch, logs=None):
+        before = self._done
+        super().on_train_batch_end(batch, logs)
+        if self._done > before:
+            self._go_on()
+
     def on_reading(self, reading):
         if self._nmt.done:
             return
-        better, over = self._nmt.observe(reading, self.model.steps_taken)
+        better = self._nmt.observe(reading, self.model.steps_taken)
         for task, multiplier in self._nmt.multipliers_at_limit().items():
             self.model.warn_once(
                 f"The multiplier of task {task!r} has reached its limit, {multiplier:g}, and its "
@@ -46,13 +56,39 @@ class PriorityStages(HeldOutReadings):
             )
         if better:
             self._nmt.store("best", self._weights)
-        if over:
-            self._end_stage()
 
-    def _end_stage(self) -> None:
+    def on_epoch_end(self, epoch, logs=None):
+        # Another stage than the last, if it is over, ends when the next epoch begins: callbacks
+        # that keep the weights of the best epoch are still to see those that its figures are of.
+        super().on_epoch_end(epoch, logs)
+        if self._nmt.stage == len(self._nmt.tasks) - 1:
+            self._go_on()
+
+    def on_train_end(self, logs=None):
         nmt = self._nmt
+        if nmt.done:
+            return
+        if nmt.has_best and not self._keeps_last:
+            nmt.restore("best", self._weights)
+        missed = list(nmt.priority[nmt.stage + 1 :])
+        if self.model.stop_training and missed:
+            self.model.warn_once(
+                f"Training was stopped in stage {nmt.stage + 1} of {len(nmt.tasks)}, not by NMT: "
+                f"{missed} have not been trained. NMT(patience=...) stops each stage by itself."
+            )
+
+    @property
+    def _keeps_last(self) -> bool:
+        """Whether the stage's result are its last weights, not those of its best reading."""
+        return self._nmt.variant == "paper" and self._nmt.stage > 0
+
+    def _go_on(self) -> None:
+        """Go to the next stage where the running one is over."""
+        nmt = self._nmt
+        if not nmt.over:
+            return
         paper = nmt.variant == "paper"
-        if nmt.stage == 0 or not paper:
+        if not self._keeps_last:
             nmt.restore("best", self._weights)
         if nmt.advance(self.model.read(training=True) if paper else None):
             self.model.stop_training = True
@@ -60,8 +96,3 @@ class PriorityStages(HeldOutReadings):
         if not paper:
             nmt.restore("start", self._weights)
         compat.reset_optimizer(self.model.optimizer, self.model.net.trainable_variables)
-
-    def on_train_end(self, logs=None):
-        paper = self._nmt.variant == "paper" and self._nmt.stage > 0
-        if not self._nmt.done and self._nmt.has_best and not paper:
-            self._nmt.restore("best", self._weights)

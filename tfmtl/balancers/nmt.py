@@ -301,9 +301,23 @@ class NMT(Balancer):
         return int(self._counters.numpy()[3]) > 0
 
     @property
+    def readings_taken(self) -> int:
+        """How many readings there were, in all stages."""
+        return int(self._counters.numpy()[2])
+
+    @property
     def has_best(self) -> bool:
         """Whether the running stage has had a reading."""
         return bool(np.isfinite(self._best.numpy()[0]))
+
+    @property
+    def over(self) -> bool:
+        """Whether the running stage has had its last reading; :meth:`advance` ends it."""
+        count, wait, _, allowed, _ = self._counters.numpy().tolist()
+        if 0 < allowed <= count:
+            return True
+        feasible = not self._best.numpy()[0]
+        return wait >= self.patience and feasible and count >= self._least_readings()
 
     @property
     def done(self) -> bool:
@@ -323,11 +337,11 @@ class NMT(Balancer):
         total = int(self._counters.numpy()[2])
         self._counters.assign([0, 0, total, planned, total + planned])
 
-    def observe(self, reading: Reading, step: int) -> tuple[bool, bool]:
+    def observe(self, reading: Reading, step: int) -> bool:
         """Take in a reading: record it, judge it, move the multipliers.
 
         Returns:
-            Whether it is the stage's best so far, and whether the stage is over.
+            Whether it is the stage's best so far.
         """
         stage = self.stage
         current = self._rank == stage
@@ -347,11 +361,6 @@ class NMT(Balancer):
             self._best.assign([not feasible, score])
             self._best_risks.assign(risks)
         wait = 0 if better else wait + 1
-        over = count + 1 >= allowed or (
-            wait >= self.patience
-            and count + 1 >= self._least_readings()
-            and not self._best.numpy()[0]
-        )
         self._counters.assign([count + 1, wait, total + 1, allowed, planned])
         if held_out:
             if earlier.any():
@@ -359,7 +368,7 @@ class NMT(Balancer):
             scales = self._scales.numpy()
             scales[current] = _size(reading.losses, self._start_losses.numpy())[current]
             self._scales.assign(scales)
-        return better, over
+        return better
 
     def advance(self, reading: Reading | None = None) -> bool:
         """End the stage, whose best weights are in place: set the baselines, go to the next.

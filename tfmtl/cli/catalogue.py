@@ -7,33 +7,36 @@ import pathlib
 
 import click
 
-from tfmtl.cli.common import DATA, PATH, check_path, check_rows, names_option
+from tfmtl.cli.common import DATA, PATH, check_path, check_rows, completes, console, names_option
+
+
+def _names(context, parameter, incomplete):
+    """Completes to a data set, or leaves it to the shell to find a file."""
+    found = completes(*DATA)(context, parameter, incomplete)
+    return found or click.Path().shell_complete(context, parameter, incomplete)
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_names)
 @PATH
 def data(name, path):
-    """What a data set is, where to get it, and whether a local copy is whole.
+    """List data sets, check a copy, or look at a CSV file's columns.
 
-    NAME is one of the known data sets or a CSV file of your own, of which the columns are shown as
-    `tfmtl train` would take them. Without NAME all known ones are listed.
+    NAME is one of the known data sets: what it is and where to get it, and with --path whether a
+    local copy is whole. Or NAME is a CSV file of your own, of which the columns are shown as
+    `tfmtl train` would take them. Without NAME all known data sets are listed.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from tfmtl.experiments.sources import SOURCES
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
     if name is None:
         table = Table("data set", "tasks", "what it is", "--path")
         for key, source in SOURCES.items():
             table.add_row(
                 key, ", ".join(source.tasks), _first_line(source.load), source.path or "–"
             )
-        console.print(table)
+        console().print(table)
         return
     if name not in DATA:
         from tfmtl.data.table import described, read
@@ -46,7 +49,7 @@ def data(name, path):
                 frame = read(name)
         except ImportError as error:
             raise click.ClickException(str(error)) from error
-        console.print(show.described(frame, described(frame)))
+        console().print(show.described(frame, described(frame)))
         return
     source = SOURCES[name]
     click.echo(inspect.cleandoc(source.load.__doc__ or "").partition("\nArgs:")[0].strip() + "\n")
@@ -67,19 +70,19 @@ def data(name, path):
 
 @click.command()
 def balancers():
-    """The balancers, a line each."""
-    from rich.console import Console
+    """List the balancers, a line each.
+
+    docs/balancers.md says which one to take. The commands take them by name, with options as in
+    PUB:rescale=sum+update_every=1.
+    """
     from rich.table import Table
 
     from tfmtl import balancers as every
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
     table = Table("balancer", "what it does", "reads")
     for name, kind in every.BALANCERS.items():
         table.add_row(name, _first_line(kind), kind.reads)
-    console.print(table)
+    console().print(table)
 
 
 def _first_line(thing) -> str:

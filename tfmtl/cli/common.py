@@ -4,21 +4,72 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-# TensorFlow takes seconds to import: each command imports what needs it when it runs.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# TensorFlow takes seconds to import: each command imports what needs it when it runs, and names
+# that a shell is to complete stand here once more. Tests compare them.
 
 OUT = click.Path(file_okay=False, writable=True, path_type=pathlib.Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
 #: The names of `tfmtl.experiments.sources.SOURCES`.
 DATA = ("census", "kuairand", "aliexpress", "tiktok", "qk_video", "aliccp")
+#: Those of `tfmtl.experiments.settings.BALANCED`.
+BALANCERS = (
+    "AdaTask",
+    "BanditMTL",
+    "CAGrad",
+    "DWA",
+    "EMTL",
+    "EqualWeights",
+    "FAMO",
+    "GradDrop",
+    "GradNorm",
+    "IMTLG",
+    "IMTLL",
+    "MGDA",
+    "NashMTL",
+    "PCGrad",
+    "PUB",
+    "RLW",
+    "SI",
+    "Uncertainty",
+)
+#: Those of `tfmtl.experiments.settings.NAMED` that are balancers.
+STAGED = ("nmt", "nmt-paper", "nmt-famo")
+#: The names of `tfmtl.training.recipe.MODELS`.
+MODELS = ("mmoe", "ple", "omoe", "shared_bottom", "ltr_tower")
 PATH = click.option(
     "--path",
     type=click.Path(exists=True, path_type=pathlib.Path),
     help="Where the data set's published files are: their folder, or the file if it is one.",
 )
+
+
+def completes(*words: str) -> Callable:
+    """What completes an option to one of these words, or to several with commas between them."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        found = (word for word in words if word.lower().startswith(last.lower()))
+        return [f"{before}{comma}{word}" for word in found]
+
+    return complete
+
+
+def console() -> Console:
+    """Where tables are printed."""
+    from rich.console import Console
+
+    found = Console()
+    if not found.is_terminal:
+        found.width = 120  # of a file or a pipe Rich would take 80
+    return found
 
 
 def check_rows(data, path, tasks, width):

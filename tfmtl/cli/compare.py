@@ -10,12 +10,16 @@ import sys
 import click
 
 from tfmtl.cli.common import (
+    BALANCERS,
     DATA,
     FILE,
+    MODELS,
     OUT,
     PATH,
+    STAGED,
     check_path,
     check_rows,
+    completes,
     names,
     names_option,
     needs_matplotlib,
@@ -40,21 +44,22 @@ def _options(command):
         ),
         click.option(
             "--methods",
+            shell_complete=completes(*STAGED, *BALANCERS, "clippy", "sum:", "single:"),
             help="Comma-separated: nmt, nmt-paper, sum:W (weight of the primary; or of every task, "
-            "sum:W:W:W), single:TASK, or a balancer with its options as in "
+            "sum:W:W:W), single:TASK, or one of `tfmtl balancers` with its options as in "
             "PUB:rescale=sum+update_every=1.",
         ),
         click.option(
             "--optimizer",
             default="Adam",
             show_default=True,
-            help="The name of Keras' or tfmtl's.",
+            help="One of Keras' or tfmtl's, by name.",
         ),
         click.option(
             "--workers",
             type=click.IntRange(min=1),
             default=os.cpu_count() or 1,
-            help="Processes; all cores by default.",
+            help="Processes to train in; all cores by default.",
         ),
     ]
     for option in reversed(options):
@@ -64,7 +69,9 @@ def _options(command):
 
 @click.command()
 @_options
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each method."
+)
 @click.option("--out", type=OUT, help="Output folder.  [default: runs/demo-DATA]")
 def demo(data, path, tasks, epochs, methods, optimizer, workers, seeds, out):
     """See NMT hold a primary task on real rows.
@@ -89,8 +96,16 @@ def demo(data, path, tasks, epochs, methods, optimizer, workers, seeds, out):
 @click.command()
 @click.argument("file", required=False, type=FILE)
 @_options
-@click.option("--models", default="mmoe", show_default=True, help="Comma-separated.")
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--models",
+    default="mmoe",
+    show_default=True,
+    shell_complete=completes(*MODELS[:-1]),
+    help="Backbones, comma-separated.",
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of each method."
+)
 @click.option(
     "--results",
     type=click.Path(dir_okay=False, writable=True, path_type=pathlib.Path),
@@ -118,7 +133,7 @@ def compare(
     quick,
     out,
 ):
-    """Compare methods over models and seeds, with paired tests and intervals.
+    """Compare methods over models and seeds, with tests and intervals.
 
     What is compared stands in FILE, a YAML file as those in experiments/, or in options. Leaves
     report.md (tables with tests against a reference, ranks and Δm%; with NMT also whether the

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from tfmtl.cli.common import DATA, OUT, PATH, check_path, names_option, say
+from tfmtl.cli.common import (
+    BALANCERS,
+    DATA,
+    OUT,
+    PATH,
+    check_path,
+    completes,
+    console,
+    names_option,
+    say,
+)
 
 
 @click.command()
@@ -22,20 +32,26 @@ from tfmtl.cli.common import DATA, OUT, PATH, check_path, names_option, say
     type=click.Choice(["mmoe", "ple", "shared_bottom"]),
     default="mmoe",
     show_default=True,
+    help="The backbone.",
 )
 @click.option(
     "--balancer",
     default="EqualWeights",
     show_default=True,
-    help="With its options as in PUB:rescale=sum+update_every=1.",
+    shell_complete=completes(*BALANCERS),
+    help="One of `tfmtl balancers`, with its options as in PUB:rescale=sum+update_every=1.",
 )
 @click.option(
-    "--optimizer", default="adam", show_default=True, help="The name of Keras' or tfmtl's."
+    "--optimizer", default="adam", show_default=True, help="One of Keras' or tfmtl's, by name."
 )
-@click.option("--batch", type=click.IntRange(min=1), default=4096, show_default=True)
-@click.option("--tasks", type=click.IntRange(min=2), default=2, show_default=True, help="How many.")
 @click.option(
-    "--columns", type=click.IntRange(min=1), default=16, show_default=True, help="Of ids."
+    "--batch", type=click.IntRange(min=1), default=4096, show_default=True, help="Rows a step."
+)
+@click.option(
+    "--tasks", type=click.IntRange(min=2), default=2, show_default=True, help="How many of them."
+)
+@click.option(
+    "--columns", type=click.IntRange(min=1), default=16, show_default=True, help="How many of ids."
 )
 @click.option(
     "--rows", type=click.IntRange(min=1), default=10_000, show_default=True, help="Ids a column."
@@ -44,30 +60,36 @@ from tfmtl.cli.common import DATA, OUT, PATH, check_path, names_option, say
     "--width", type=click.IntRange(min=1), default=16, show_default=True, help="Of embeddings."
 )
 @click.option(
-    "--numbers", type=click.IntRange(min=0), default=63, show_default=True, help="Columns of them."
+    "--numbers",
+    type=click.IntRange(min=0),
+    default=63,
+    show_default=True,
+    help="How many columns of numbers.",
 )
 @click.option(
     "--experts",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Of MMoE; in PLE of each group.",
+    help="How many: of MMoE; in PLE of each group.",
 )
 @click.option(
     "--units",
     type=click.IntRange(min=1),
     default=256,
     show_default=True,
-    help="Of an expert, or of the shared bottom.",
+    help="Width of an expert, or of the shared bottom.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     default=10,
     show_default=True,
-    help="To time, and to profile.",
+    help="How many to time, and to profile.",
 )
-@click.option("--warm-up", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--warm-up", type=click.IntRange(min=1), default=5, show_default=True, help="Steps before."
+)
 @click.option(
     "--jit/--no-jit", default=None, help="Whether XLA compiles the step.  [default: Keras' choice]"
 )
@@ -97,8 +119,6 @@ def profile(
     type of op and by op. The default is a backbone of the papers' size. With another --data
     the data set says what the columns are.
     """
-    from rich.console import Console
-
     from tfmtl import optimizers
     from tfmtl.experiments.settings import BALANCED, balancer_of
     from tfmtl.experiments.sources import SOURCES, load
@@ -142,9 +162,6 @@ def profile(
         title=f"{kind}, {balancer}, {optimizer}, {tasks} tasks, {data} rows, batch {batch:,}",
         verbose=True,
     )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # of a file or a pipe Rich would take 80
-    console.print(found)
+    console().print(found)
     if out is not None:
         say(out, ["profile.md", "ops.csv", "plugins/profile/"])

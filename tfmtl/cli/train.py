@@ -7,7 +7,18 @@ import pathlib
 
 import click
 
-from tfmtl.cli.common import FILE, OUT, names, names_option, say
+from tfmtl.cli.common import (
+    BALANCERS,
+    FILE,
+    MODELS,
+    OUT,
+    STAGED,
+    completes,
+    console,
+    names,
+    names_option,
+    say,
+)
 
 
 @click.command()
@@ -16,16 +27,21 @@ from tfmtl.cli.common import FILE, OUT, names, names_option, say
 @click.option("--tasks", help="Comma-separated: its columns of labels, the most important first.")
 @click.option("--ignore", help="Comma-separated: columns that are no inputs.")
 @click.option("--groups", help="A column that says whose rows they are: a user, a search.")
-@click.option("--model", help="mmoe, ple, omoe, shared_bottom or ltr_tower.  [default: mmoe]")
+@click.option("--model", type=click.Choice(MODELS), help="The backbone.  [default: mmoe]")
 @click.option(
     "--balancer",
-    help="A balancer with its options as in PUB:update_every=1; nmt for the tasks in their order; "
-    "or a weighted sum, sum:0.9.  [default: EqualWeights]",
+    shell_complete=completes(*STAGED, *BALANCERS, "sum:"),
+    help="One of `tfmtl balancers`, with its options as in PUB:update_every=1; nmt for the tasks "
+    "in their order; or a weighted sum, sum:0.9.  [default: EqualWeights]",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many.  [default: 10]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 512]")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True))
-@click.option("--seed", type=int)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Rows, or lists, a step.  [default: 512]"
+)
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="[default: 0.001]"
+)
+@click.option("--seed", type=int, help="Of initial weights and the rows' order.  [default: 0]")
 @click.option("--alone", is_flag=True, help="Also train each task alone: which one suffers?")
 @click.option("--out", type=OUT, help="Output folder.  [default: runs/FILE, or runs/DATA]")
 def train(file, data, tasks, ignore, groups, alone, out, **given):
@@ -64,8 +80,6 @@ def train(file, data, tasks, ignore, groups, alone, out, **given):
 
 
 def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
-    from rich.console import Console
-
     from tfmtl.training import run, show
 
     if (folder / run.SERVED).exists():
@@ -75,18 +89,16 @@ def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
             splits = run.load(recipe)
     except ImportError as error:
         raise click.ClickException(str(error)) from error
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # of a file or a pipe Rich would take 80
-    console.print(show.columns(splits))
+    out = console()
+    out.print(show.columns(splits))
     recipe = dataclasses.replace(recipe, columns=splits.preprocessor.columns)
     others = {}
     if alone:
         for task in recipe.tasks:
-            console.print(f"{task} alone")
+            out.print(f"{task} alone")
             others[task] = run.alone(recipe, splits, task)
     found = run.train(recipe, folder, splits=splits)
-    console.print(show.results(recipe, splits, found, others))
+    out.print(show.results(recipe, splits, found, others))
     say(folder, [run.RECIPE, run.COLUMNS, run.WEIGHTS, "history.csv", "logs/", f"{run.SERVED}/"])
 
 
@@ -101,7 +113,11 @@ def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
 )
 @click.option("--warm-up", is_flag=True, help="Add a request that warms the server up.")
 def export(folder, to, score, warm_up):
-    """Write what `tfmtl train` left in FOLDER as the next version of a served model."""
+    """Write what `train` left as the next version of a served model.
+
+    FOLDER is the output folder of `tfmtl train`. The SavedModel takes the table's columns as they
+    are.
+    """
     from tfmtl import serving
     from tfmtl.training import run
 
@@ -131,7 +147,11 @@ def export(folder, to, score, warm_up):
     help="A CSV file for the predictions.  [default: to the terminal]",
 )
 def predict(model, rows, out):
-    """What a SavedModel says of ROWS, a CSV file or a TFRecord file of tf.train.Example."""
+    """Print or write a SavedModel's predictions for a file of rows.
+
+    MODEL is a SavedModel's folder, as `tfmtl train` and `tfmtl export` leave them; ROWS a CSV file
+    or a TFRecord file of tf.train.Example.
+    """
     import io
 
     from tfmtl import training

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import keras
 import numpy as np
-import scipy.optimize
-import scipy.special
 
 from tfmtl.data.rows import Rows, Splits
 from tfmtl.features import FeatureSpec
 from tfmtl.losses import Scaled
+
+# SciPy takes a tenth of a second to import: who draws no rows does not wait for it.
 
 TASKS = ("relevance", "click")
 FEATURES = 8
@@ -63,6 +63,8 @@ class Synthetic(Splits[Rows]):
 
     def gap(self, predictions: np.ndarray) -> float:
         """By how much some point of the front is better in both tasks (nats); 0 on the front."""
+        from scipy import optimize
+
         own = self.expected(predictions)
 
         def leans(share: float) -> float:
@@ -73,7 +75,7 @@ class Synthetic(Splits[Rows]):
         # other: the best point is where both are the same.
         share = 0.0 if leans(0) >= 0 else 1.0
         if leans(0) < 0 < leans(1):
-            share = scipy.optimize.brentq(leans, 0, 1)
+            share = optimize.brentq(leans, 0, 1)
         return float((own - self._optimum(share)).min())
 
     def _optimum(self, share: float) -> np.ndarray:
@@ -112,6 +114,8 @@ def synthetic(
     Raises:
         ValueError: an argument is outside what is said above.
     """
+    from scipy import special
+
     if rows < 10 * DOCUMENTS or rows % DOCUMENTS:
         raise ValueError(
             f"`rows` must be a multiple of {DOCUMENTS}, at least {10 * DOCUMENTS}. Received: {rows}"
@@ -131,7 +135,7 @@ def synthetic(
     angle = math.pi * conflict
     wanted = (first, math.cos(angle) * first + math.sin(angle) * other)
     truth = {
-        task: scipy.special.expit(_offset(rate) + DEVIATION * (x @ direction))
+        task: special.expit(_offset(rate) + DEVIATION * (x @ direction))
         for task, direction, rate in zip(TASKS, wanted, rates, strict=True)
     }
     everything = Rows(
@@ -154,10 +158,12 @@ def synthetic(
 
 def _offset(rate: float) -> float:
     """The mean of normal log-odds for which labels are positive at a rate."""
+    from scipy import optimize, special
+
     points, weights = np.polynomial.hermite_e.hermegauss(64)
     weights = weights / weights.sum()
 
     def excess(offset: float) -> float:
-        return float(weights @ scipy.special.expit(offset + DEVIATION * points)) - rate
+        return float(weights @ special.expit(offset + DEVIATION * points)) - rate
 
-    return scipy.optimize.brentq(excess, -50, 50)
+    return optimize.brentq(excess, -50, 50)

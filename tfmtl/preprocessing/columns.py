@@ -273,6 +273,21 @@ class Cross:
 KINDS: dict[str, type] = {"category": Category, "number": Number, "cross": Cross}
 
 
+def options_of(column: Column | Cross, *, defaults: bool = True) -> dict[str, Any]:
+    """A column as a file has it: its kind and its options, plain values alone.
+
+    Args:
+        column: which.
+        defaults: also those that are as by default.
+    """
+    found: dict[str, Any] = {"kind": next(k for k, made in KINDS.items() if made is type(column))}
+    for field in dataclasses.fields(column):  # type: ignore[arg-type]
+        value = getattr(column, field.name)
+        if defaults or value != field.default:
+            found[field.name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
 class _Vocabulary(Learner):
     """Distinct values, the most frequent first."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -14,7 +13,15 @@ import tensorflow as tf
 
 from tfmtl import files
 from tfmtl.features import FeatureSpec
-from tfmtl.preprocessing.columns import KINDS, MISSING, Category, Column, Cross, Learner
+from tfmtl.preprocessing.columns import (
+    KINDS,
+    MISSING,
+    Category,
+    Column,
+    Cross,
+    Learner,
+    options_of,
+)
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -205,12 +212,8 @@ class Preprocessor(tf.Module):
 
     def get_config(self) -> dict:
         """Columns and what was learnt, JSON-serialisable."""
-        names = {kind: name for name, kind in KINDS.items()}
         return {
-            "columns": {
-                name: {"kind": names[type(column)], **dataclasses.asdict(column)}  # type: ignore[arg-type]
-                for name, column in self.columns.items()
-            },
+            "columns": {name: options_of(column) for name, column in self.columns.items()},
             "learnt": {name: dict(learnt) for name, learnt in self._learnt.items()},
         }
 

@@ -16,6 +16,7 @@ from tfmtl.data.encode import require
 from tfmtl.experiments import settings
 from tfmtl.experiments.settings import BALANCED, NAMED, balancer_of, weights_of
 from tfmtl.preprocessing import KINDS, Column, Cross
+from tfmtl.preprocessing.columns import options_of
 
 #: Models by the name that a recipe has for them.
 MODELS: dict[str, Any] = {**settings.MODELS, "ltr_tower": models.LTRTower}
@@ -133,7 +134,7 @@ class Recipe:
             "validation_fraction": self.validation_fraction,
             "test_fraction": self.test_fraction,
             "seed": self.split_seed,
-            "columns": {name: _column_options(column) for name, column in self.columns.items()},
+            "columns": {n: options_of(each, defaults=False) for n, each in self.columns.items()},
         }
         found: dict[str, Any] = {
             "data": {key: value for key, value in data.items() if value not in (None, [], {})},
@@ -270,16 +271,6 @@ def _columns(section: config.Section) -> dict[str, Column | Cross]:
                 raise ValueError(
                     f"expected some of {known}. Received: {sorted(options)}"
                 ) from error
-    return found
-
-
-def _column_options(column: Column | Cross) -> dict[str, Any]:
-    """A column as a file has it: its kind, and what is not the default."""
-    found: dict[str, Any] = {"kind": type(column).__name__.lower()}
-    for field in dataclasses.fields(column):  # type: ignore[arg-type]
-        value = getattr(column, field.name)
-        if value != field.default:
-            found[field.name] = list(value) if isinstance(value, tuple) else value
     return found
 
 

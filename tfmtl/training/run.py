@@ -104,7 +104,11 @@ def fit(
     tasks = recipe.tasks if alone is None else (alone,)
     used: list[keras.callbacks.Callback] = []
     staged = is_nmt(recipe.balancer) and alone is None
-    if not staged and alone is None:
+    if isinstance(model.balancer, balancers.NMT):
+        if verbose:
+            used.append(callbacks.StageProgress())
+            verbose = 0
+    else:
         weights = weights_of(recipe.balancer, recipe.tasks) or dict.fromkeys(tasks, 1.0)
         used.append(callbacks.BestReading(weights, patience=recipe.patience))
     if folder is not None:

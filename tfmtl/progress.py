@@ -1,0 +1,107 @@
+"""A line in the terminal that says where NMT stands."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import keras
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class StageProgress(keras.callbacks.Callback):
+    """Prints where :class:`tfmtl.balancers.NMT` stands, in one line; give ``fit`` ``verbose=0``.
+
+    The line says which stage runs, what the last reading found of its task, and for each task that
+    is held where it stands, its baseline and its multiplier λ. At a terminal it is written anew
+    with each reading, elsewhere once an epoch. A stage that has ended leaves a line with the
+    baseline of its task.
+
+    Args:
+        console: where to print; by default to the standard output.
+
+    Raises:
+        ValueError: in ``fit``, the balancer is another one.
+    """
+
+    def __init__(self, console: Console | None = None):
+        super().__init__()
+        from rich.console import Console
+
+        self._console = console or Console()
+
+    def on_train_begin(self, logs=None):
+        from tfmtl.balancers import NMT  # which imports the callbacks
+
+        if not isinstance(self.model.balancer, NMT):
+            raise ValueError(
+                "`StageProgress` is for `compile(balancer=NMT(...))`. "
+                f"Received: {type(self.model.balancer).__name__}"
+            )
+        self._stage = -1
+
+    def on_epoch_begin(self, epoch, logs=None):
+        nmt = self.model.balancer
+        if self._stage < 0:  # not before: a callback may restore a run when training begins
+            self._stage, self._shown = nmt.stage, nmt.readings_taken
+        self._show_ended()
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._console.is_terminal:
+            self._show_reading()
+        self._show_ended()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._show_reading()
+
+    def on_train_end(self, logs=None):
+        if self._stage >= 0:
+            self._show_ended()
+
+    def _show_ended(self) -> None:
+        nmt = self.model.balancer
+        while self._stage < nmt.stage:
+            task = nmt.priority[self._stage]
+            level = _level(**nmt.baselines()[task])
+            self._print(f"stage {self._stage + 1} of {len(nmt.priority)} ended: {task} {level}")
+            self._stage += 1
+
+    def _show_reading(self) -> None:
+        nmt = self.model.balancer
+        if nmt.readings_taken == self._shown:
+            return
+        self._shown = nmt.readings_taken
+        last, baselines = nmt.trace()[-1], nmt.baselines()
+        running, *held = nmt.priority[last["stage"] - 1 :: -1]
+
+        def found(task: str) -> str:
+            return f"{task} {_level(last[f'loss_{task}'], last[f'auc_{task}'])}"
+
+        parts = [found(running)]
+        for task in held:
+            where = f"held at {_level(**baselines[task])}, λ {last[f'lambda_{task}']:.3g}"
+            parts.append(f"{found(task)} ({where})")
+        where = (
+            f"stage {last['stage']} of {len(nmt.priority)}, "
+            f"epoch {self._epoch} of {self.params['epochs']}, reading {self._shown}"
+        )
+        self._print(f"{where}: {', '.join(parts)}", stays=not self._console.is_terminal)
+
+    def _print(self, text: str, *, stays: bool = True) -> None:
+        options: dict = {"soft_wrap": True}
+        if self._console.is_terminal:
+            from rich.control import Control, ControlType
+
+            erase = (ControlType.ERASE_IN_LINE, 2)
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, erase))
+            options = {"no_wrap": True, "overflow": "ellipsis"}
+        end = "\n" if stays else ""
+        self._console.print(text, end=end, highlight=False, markup=False, **options)
+
+
+def _level(loss: float, auc: float) -> str:
+    """How good a task is: its AUC where it has one."""
+    return f"loss {loss:.4g}" if math.isnan(auc) else f"AUC {auc:.4f}"
