@@ -47,7 +47,8 @@ def main(path, epochs, folder):
         aucs = (f"{task} AUC {found[f'{task}_auc']:.4f}" for task in splits.tasks)
         print(f"{name}: {', '.join(aucs)}")
     folder.mkdir(parents=True, exist_ok=True)
-    plots.history(history, folder / "nmt.png", groups=["auc", "lambda", "violation"])
+    shown = ["auc", "lambda", "violation"]
+    plots.history(history, folder / "nmt.png", groups=shown, tasks=splits.tasks)
 
 
 if __name__ == "__main__":
