@@ -81,6 +81,27 @@ def write_many(folder):
         rows.to_parquet(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("quick_start.py", "NMT: like AUC"),
+        ("three_tasks.py", "stage 2, long_view"),
+        ("pub_clippy.py", "PUB, Clippy"),
+        ("mixed_losses.py", "play_time mean absolute error"),
+        ("functional_dcn.py", "shared variables; the tasks' own: {'like': 4, 'click': 4}"),
+        ("custom_balancer.py", "SameLength: [1.5 1.5]"),
+    ],
+)
+def test_a_short_one(name, told, tmp_path):
+    write_many(tmp_path)
+    epochs = 30 if name == "three_tasks.py" else 1  # of one step, and one reading, each
+    done = run(name, "--path", tmp_path, "--epochs", epochs, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout
+    pictures = [path.name for path in (tmp_path / "runs").rglob("*.png")]
+    assert pictures == (["nmt.png"] if name == "quick_start.py" else [])
+
+
 def test_lazy_rows_beside_whole_tables(tmp_path):
     write_many(tmp_path)
     short = ["--path", tmp_path, "--epochs", 1, "--seeds", 1]

@@ -57,9 +57,23 @@ FILE_COLUMNS = (
     "year",
     "income",
 )
-#: Each task's column of the file and the value that counts as 1.
-TASKS = {"income": ("income", "50000+."), "never_married": ("marital_stat", "Never married")}
-#: The names file demands that the weight of a row in the sample is ignored.
+#: Each task's column of the file and the values that count as 1.
+TASKS = {
+    "income": ("income", ("50000+.",)),
+    "never_married": ("marital_stat", ("Never married",)),
+    "college": (
+        "education",
+        (
+            "Bachelors degree(BA AB BS)",
+            "Masters degree(MA MS MEng MEd MSW MBA)",
+            "Prof school degree (MD DDS DVM LLB JD)",
+            "Doctorate degree(PhD EdD)",
+        ),
+    ),
+}
+#: Tasks whose labels are numbers: the age in years.
+REGRESSION_TASKS = {"age": "age"}
+#: Never inputs. The names file demands that the weight of a row in the sample is ignored.
 NOT_INPUTS = frozenset({"income", "marital_stat", "instance_weight"})
 #: Amounts of money: most are 0, some are huge.
 SKEWED = ("wage_per_hour", "capital_gains", "capital_losses", "dividends_from_stocks")
@@ -74,32 +88,34 @@ def census_income(
     seed: int = 0,
     width: int | Mapping[str, int] = 8,
 ) -> Splits:
-    """KDD census-income (1994/95), with the two tasks of the MMoE and PLE papers.
+    """KDD census-income (1994/95), with the tasks of the MMoE and PLE papers.
 
     ``income`` is earning more than $50,000 (6.2 % of the rows), ``never_married`` the marital
-    status (43 %). The marital status is never an input, whichever tasks are chosen, nor is the
-    instance weight. ``detailed_household_and_family_stat``,
-    ``detailed_household_summary_in_household`` and ``tax_filer_stat`` nearly tell the marital
-    status; the papers keep them among the inputs, and so does this loader.
+    status (43 %), ``college`` a bachelor's degree or more (15 %), and ``age``, in years, a
+    regression. The marital status is never an input, whichever tasks are chosen, nor is the
+    instance weight; the education and the age are, where they are not tasks.
+    ``detailed_household_and_family_stat``, ``detailed_household_summary_in_household`` and
+    ``tax_filer_stat`` nearly tell the marital status; the papers keep them among the inputs, and
+    so does this loader.
 
     The test rows are the official test file, all 99,762. The validation rows are a random part
     of the official training file (199,523 rows): the papers halve the test file instead, which
     leaves fewer rows to report on.
 
     Args:
-        tasks: one or both of ``"income"`` and ``"never_married"``.
+        tasks: some of ``"income"``, ``"never_married"``, ``"college"`` and ``"age"``.
         validation_fraction: which part of the training file is for validation, in (0, 1).
         seed: chooses the validation rows.
         width: width of the embeddings, one for all or one per categorical column.
 
     Returns:
-        Splits with 32 categorical and 7 numeric columns.
+        Splits with 32 categorical and 7 numeric columns, without those that the tasks took.
 
     Raises:
         ImportError: the package that carries the rows is not installed.
         ValueError: an unknown task, or a fraction outside (0, 1).
     """
-    tasks = check_tasks(tasks, TASKS)
+    tasks = check_tasks(tasks, (*TASKS, *REGRESSION_TASKS))
     if not 0.0 < validation_fraction < 1.0:
         raise ValueError(
             f"`validation_fraction` must lie in (0, 1). Received: {validation_fraction}"
@@ -109,16 +125,16 @@ def census_income(
     held_out = np.zeros(len(official), bool)
     held_out[order[: max(1, round(validation_fraction * len(official)))]] = True
 
+    taken = {TASKS[task][0] if task in TASKS else REGRESSION_TASKS[task] for task in tasks}
     encoder = Encoder.learn(
-        official[~held_out], categorical=CATEGORICAL, numeric=NUMERIC, log=SKEWED
+        official[~held_out],
+        categorical=[name for name in CATEGORICAL if name not in taken],
+        numeric=[name for name in NUMERIC if name not in taken],
+        log=SKEWED,
     )
 
     def rows(part: Any) -> Rows:
-        labels = {}
-        for task in tasks:
-            column, positive = TASKS[task]
-            labels[task] = (part[column] == positive).to_numpy("float32")
-        return Rows(encoder.encode(part), labels)
+        return Rows(encoder.encode(part), {task: _labels(part, task) for task in tasks})
 
     everything = rows(official)
     return Splits(
@@ -155,6 +171,13 @@ def frame(part: str, rows: int | None = None) -> Any:
         # "NA" is an answer to the question about Hispanic origin.
         keep_default_na=False,
     )
+
+
+def _labels(part: Any, task: str) -> np.ndarray:
+    if task in REGRESSION_TASKS:
+        return part[REGRESSION_TASKS[task]].to_numpy("float32")
+    column, positive = TASKS[task]
+    return part[column].isin(positive).to_numpy("float32")
 
 
 def _folder() -> pathlib.Path:

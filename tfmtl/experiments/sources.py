@@ -11,6 +11,7 @@ from tfmtl import data
 from tfmtl.data import Rows, Splits, Stream
 from tfmtl.data.aliccp import TASKS as ALICCP
 from tfmtl.data.aliexpress import TASKS as ALIEXPRESS
+from tfmtl.data.census import REGRESSION_TASKS as CENSUS_REGRESSION
 from tfmtl.data.census import TASKS as CENSUS
 from tfmtl.data.kuairand import REGRESSION_TASKS as KUAIRAND_REGRESSION
 from tfmtl.data.kuairand import TASKS as KUAIRAND
@@ -49,8 +50,9 @@ _PUBLISHED = functools.partial(Settings, epochs=2, batch_size=4096)
 SOURCES = {
     "census": Source(
         data.census_income,
-        tuple(CENSUS),
+        (*CENSUS, *CENSUS_REGRESSION),
         Settings(tasks=("income", "never_married"), epochs=10),
+        regression=frozenset(CENSUS_REGRESSION),
         held_margin=0.001,
         demo_epochs=8,
     ),
