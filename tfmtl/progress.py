@@ -17,7 +17,8 @@ class StageProgress(keras.callbacks.Callback):
     The line says which stage runs, what the last reading found of its task, and for each task that
     is held where it stands, its baseline and its multiplier λ. At a terminal it is written anew
     with each reading, elsewhere once an epoch. A stage that has ended leaves a line with the
-    baseline of its task.
+    baseline of its task, and one more where the constraints left less than half of what the stage
+    had learnt.
 
     Args:
         console: where to print; by default to the standard output.
@@ -65,9 +66,18 @@ class StageProgress(keras.callbacks.Callback):
         nmt = self.model.balancer
         while self._stage < nmt.stage:
             task = nmt.priority[self._stage]
-            level = _level(**nmt.baselines()[task])
+            found = nmt.baselines()[task]
+            level = _level(**found)
             self._print(f"stage {self._stage + 1} of {len(nmt.priority)} ended: {task} {level}")
             self._stage += 1
+            seen = [r[f"auc_{task}"] for r in nmt.trace() if r["stage"] == self._stage]
+            if self._stage > 1 and _fell_short(found["auc"], seen):
+                self._print(
+                    f"{task} had reached AUC {max(seen):.4f}, but not while "
+                    f"{', '.join(nmt.priority[: self._stage - 1])} stood at the baseline on the "
+                    "held-out rows. These may have too few of its labels to tell, or the tasks are "
+                    "at odds: try more held-out rows, more epochs, or a tolerance."
+                )
 
     def _show_reading(self) -> None:
         nmt = self.model.balancer
@@ -100,6 +110,11 @@ class StageProgress(keras.callbacks.Callback):
             options = {"no_wrap": True, "overflow": "ellipsis"}
         end = "\n" if stays else ""
         self._console.print(text, end=end, highlight=False, markup=False, **options)
+
+
+def _fell_short(kept: float, seen: list[float]) -> bool:
+    """Whether most of what a stage had learnt is not in what it returns (NaN: cannot be told)."""
+    return kept - 0.5 < (max(seen, default=math.nan) - 0.5) / 2 and max(seen) > 0.55
 
 
 def _level(loss: float, auc: float) -> str:

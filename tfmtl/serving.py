@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -99,6 +100,22 @@ def next_version(folder: str | os.PathLike) -> pathlib.Path:
     return base / str(max(taken, default=0) + 1)
 
 
+def protocols() -> tuple[Any, Any]:
+    """TensorFlow Serving's messages of a request and of a log of requests.
+
+    Raises:
+        ImportError: ``tensorflow-serving-api`` is not installed.
+    """
+    try:
+        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except ImportError as error:
+        raise ImportError(
+            f"A warm-up request needs `tensorflow_serving`, which does not import: {error}. "
+            'Try: pip install "tfmtl[serving]"'
+        ) from error
+    return predict_pb2, prediction_log_pb2
+
+
 def write_warm_up(
     folder: str | os.PathLike,
     inputs: Mapping[str, np.ndarray],
@@ -124,13 +141,7 @@ def write_warm_up(
         FileNotFoundError: there is no model.
         ValueError: the model has no such signature, or it takes other inputs.
     """
-    try:
-        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-    except ImportError as error:
-        raise ImportError(
-            f"A warm-up request needs `tensorflow_serving`, which does not import: {error}. "
-            'Try: pip install "tfmtl[serving]"'
-        ) from error
+    predict_pb2, prediction_log_pb2 = protocols()
     place = pathlib.Path(folder)
     if not (place / "saved_model.pb").exists():
         raise FileNotFoundError(f"`folder` must hold a SavedModel. Received: {str(folder)!r}")

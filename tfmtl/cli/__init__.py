@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 
 import click
 
@@ -41,7 +41,12 @@ class _Commands(click.Group):
 @click.version_option(package_name="tfmtl", message="%(package)s %(version)s")
 def main() -> None:
     """Multi-task ranking with TensorFlow and Keras."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    warnings.showwarning = _say_warning
+
+
+def _say_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning as a user of a command reads it, without the place in our source."""
+    click.echo(f"Warning: {message}", err=True)
 
 
 for command in (demo, train, compare, export, predict, data, balancers, profile, completion):

@@ -7,7 +7,16 @@ import pathlib
 
 import click
 
-from tfmtl.cli.common import DATA, PATH, check_path, check_rows, completes, console, names_option
+from tfmtl.cli.common import (
+    DATA,
+    PATH,
+    Command,
+    check_path,
+    check_rows,
+    completes,
+    console,
+    names_option,
+)
 
 
 def _names(context, parameter, incomplete):
@@ -16,7 +25,7 @@ def _names(context, parameter, incomplete):
     return found or click.Path().shell_complete(context, parameter, incomplete)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", required=False, shell_complete=_names)
 @PATH
 def data(name, path):
@@ -68,7 +77,7 @@ def data(name, path):
     )
 
 
-@click.command()
+@click.command(cls=Command)
 def balancers():
     """List the balancers, a line each.
 

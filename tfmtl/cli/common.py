@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,36 @@ PATH = click.option(
     type=click.Path(exists=True, path_type=pathlib.Path),
     help="Where the data set's published files are: their folder, or the file if it is one.",
 )
+
+
+class Command(click.Command):
+    """A command that needs TensorFlow, which comes when all that was asked has been read."""
+
+    def invoke(self, context):
+        import_tensorflow()
+        return super().invoke(context)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without the lines that its runtime writes to the terminal as it starts,
+    unless ``TF_CPP_MIN_LOG_LEVEL`` says what is wanted of them.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    silent = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    if silent:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def completes(*words: str) -> Callable:

@@ -17,6 +17,7 @@ from tfmtl.cli.common import (
     OUT,
     PATH,
     STAGED,
+    Command,
     check_path,
     check_rows,
     completes,
@@ -67,7 +68,7 @@ def _options(command):
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @_options
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each method."
@@ -93,7 +94,7 @@ def demo(data, path, tasks, epochs, methods, optimizer, workers, seeds, out):
     say(folder, ["results.csv", *written, *demo.copy_model(panel, folder)])
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", required=False, type=FILE)
 @_options
 @click.option(

@@ -9,6 +9,7 @@ from tfmtl.cli.common import (
     DATA,
     OUT,
     PATH,
+    Command,
     check_path,
     completes,
     console,
@@ -17,7 +18,7 @@ from tfmtl.cli.common import (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--data",
     type=click.Choice(("synthetic", *DATA)),

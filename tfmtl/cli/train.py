@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
+import re
+from collections.abc import Iterator
 
 import click
 
@@ -13,6 +16,7 @@ from tfmtl.cli.common import (
     MODELS,
     OUT,
     STAGED,
+    Command,
     completes,
     console,
     names,
@@ -21,7 +25,7 @@ from tfmtl.cli.common import (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", required=False, type=FILE)
 @click.option("--data", type=FILE, help="A CSV file with a header.")
 @click.option("--tasks", help="Comma-separated: its columns of labels, the most important first.")
@@ -62,7 +66,7 @@ def train(file, data, tasks, ignore, groups, alone, out, **given):
         options["groups"] = groups
     from tfmtl import training
 
-    with names_option("FILE" if file else "options", ValueError, FileNotFoundError):
+    with _names_given("FILE" if file else "options", options):
         try:
             if file is not None:
                 recipe = training.read(file)
@@ -79,11 +83,21 @@ def train(file, data, tasks, ignore, groups, alone, out, **given):
     _train(recipe, folder, alone)
 
 
+@contextlib.contextmanager
+def _names_given(otherwise: str, options) -> Iterator[None]:
+    """Errors of a recipe are those of the option they name, if it was given."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        named = re.match(r"`(\w+)`", str(error))
+        given = named is not None and named[1] in options
+        option = f"--{named[1].replace('_', '-')}" if given else otherwise  # type: ignore[index]
+        raise click.BadParameter(str(error), param_hint=option) from error
+
+
 def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
     from tfmtl.training import run, show
 
-    if (folder / run.SERVED).exists():
-        raise click.BadParameter(f"{folder} holds a trained model already", param_hint="--out")
     try:
         with names_option("data", ValueError, FileNotFoundError):
             splits = run.load(recipe)
@@ -91,18 +105,29 @@ def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
         raise click.ClickException(str(error)) from error
     out = console()
     out.print(show.columns(splits))
+    out.print(show.labels(splits))
     recipe = dataclasses.replace(recipe, columns=splits.preprocessor.columns)
+    with names_option("--out", FileExistsError):
+        run.check_free(folder, recipe)
     others = {}
     if alone:
         for task in recipe.tasks:
             out.print(f"{task} alone")
             others[task] = run.alone(recipe, splits, task)
-    found = run.train(recipe, folder, splits=splits)
+    behind = run.epochs_done(folder)
+    if behind:
+        out.print(f"{folder} holds a killed run: it goes on after epoch {behind}", markup=False)
+    try:
+        found = run.train(recipe, folder, splits=splits)
+    except KeyboardInterrupt:
+        if run.epochs_done(folder):
+            click.echo(f"\nThe same command goes on from what {folder} holds.", err=True)
+        raise
     out.print(show.results(recipe, splits, found, others))
-    say(folder, [run.RECIPE, run.COLUMNS, run.WEIGHTS, "history.csv", "logs/", f"{run.SERVED}/"])
+    say(folder, [run.RECIPE, run.COLUMNS, run.WEIGHTS, run.HISTORY, "logs/", f"{run.SERVED}/"])
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path))
 @click.option(
     "--to", type=OUT, required=True, help="The model's folder on the server: gets the next version."
@@ -126,6 +151,8 @@ def export(folder, to, score, warm_up):
     try:
         with names_option("FOLDER", ValueError, FileNotFoundError):
             recipe, splits, model = run.load_trained(folder)
+        if warm_up:
+            serving.protocols()  # before there is a version without one
         place = serving.next_version(to)
         with names_option("--score", ValueError):
             run.export(model, splits, place, fused)
@@ -138,7 +165,7 @@ def export(folder, to, score, warm_up):
     say(place, written)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=pathlib.Path))
 @click.argument("rows", type=FILE)
 @click.option(
@@ -146,19 +173,26 @@ def export(folder, to, score, warm_up):
     type=click.Path(dir_okay=False, writable=True, path_type=pathlib.Path),
     help="A CSV file for the predictions.  [default: to the terminal]",
 )
-def predict(model, rows, out):
+@click.option("--keep", help="Comma-separated: columns of ROWS to write in front of them.")
+def predict(model, rows, out, keep):
     """Print or write a SavedModel's predictions for a file of rows.
 
-    MODEL is a SavedModel's folder, as `tfmtl train` and `tfmtl export` leave them; ROWS a CSV file
-    or a TFRecord file of tf.train.Example.
+    MODEL is a SavedModel's folder, as `tfmtl train` and `tfmtl export` leave them, the version's
+    number with it; ROWS a CSV file or a TFRecord file of tf.train.Example.
     """
     import io
 
     from tfmtl import training
 
+    if not (model / "saved_model.pb").exists():
+        versions = sorted(each.parent.name for each in model.glob("*/saved_model.pb"))
+        raise click.BadParameter(
+            f"{model} holds no SavedModel{f', but versions {versions}' if versions else ''}",
+            param_hint="MODEL",
+        )
     try:
         with names_option("ROWS", ValueError, FileNotFoundError):
-            found = training.scores(model, rows)
+            found = training.scores(model, rows, keep=() if keep is None else names(keep))
     except ImportError as error:
         raise click.ClickException(str(error)) from error
     if out is None:

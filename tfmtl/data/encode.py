@@ -108,9 +108,10 @@ def require(module: str, what: str = "Reading this data set") -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         # Installed but broken is not the same as missing (pyarrow 26 with NumPy 1, for one).
+        extra = "tables" if module in ("pandas", "yaml") else "demo"
         raise ImportError(
             f"{what} needs `{module}`, which does not import: {error}. "
-            'Try: pip install "tfmtl[demo]"'
+            f'Try: pip install "tfmtl[{extra}]"'
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,8 +41,8 @@ def table(
     are learnt on the training rows alone.
 
     Args:
-        source: a CSV file with a header (plain or compressed, as pandas reads it), or a pandas
-            DataFrame.
+        source: a CSV file with a header (plain or compressed, as pandas reads it; semicolons and
+            tabs part columns as well), or a pandas DataFrame.
         tasks: columns of labels, the most important first. Numbers; empty where there is no label.
             True and false count as 1 and 0.
         columns: what some or all columns are; a :class:`~tfmtl.preprocessing.Cross` adds one.
@@ -60,8 +61,9 @@ def table(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: pandas is not installed.
-        ValueError: a column that is named and not there, a task that is an input or whose labels
-            are no numbers, no column left, or fractions that leave no rows.
+        ValueError: a column that is named and not there, a task that is an input, whose labels are
+            no numbers, or all of whose training labels are the same, no column left, or fractions
+            that leave no rows.
     """
     frame = read(source)
     tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
@@ -87,6 +89,13 @@ def table(
     inputs = columns_of(frame, preprocessor.signature())
     owners = None if groups is None else frame[groups].factorize()[0]
     part = _parts(len(frame), owners, validation_fraction, test_fraction, seed)
+    for task, values in labels.items():
+        known = values[(part == 0) & ~np.isnan(values)]
+        if len(np.unique(known)) < 2:
+            raise ValueError(
+                f"`tasks` must have labels that differ. Received: {task!r}, whose training rows "
+                f"have {f'{known[0]:g} alone' if len(known) else 'none'}"
+            )
     preprocessor.adapt({name: values[part == 0] for name, values in inputs.items()})
     tensors = {name: tf.convert_to_tensor(values) for name, values in inputs.items()}
     encoded = {name: values.numpy() for name, values in preprocessor(tensors).items()}
@@ -117,6 +126,11 @@ def read(source: str | os.PathLike | Any, rows: int | None = None) -> Any:
     file = find_file(source)
     try:
         frame = pandas.read_csv(file, low_memory=False, nrows=rows)
+        if len(frame.columns) == 1:
+            separators = {each: frame.columns[0].count(each) for each in ";\t|"}
+            separator = max(separators, key=lambda each: separators[each])
+            if separators[separator]:
+                frame = pandas.read_csv(file, sep=separator, low_memory=False, nrows=rows)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{file.name}: not a CSV file with a header: {error}") from error
     if not len(frame):
@@ -163,12 +177,22 @@ def values_of(column: Any, dtype: str) -> np.ndarray:
 
     Args:
         column: a pandas Series.
-        dtype: ``"string"``, ``"int64"`` or ``"float32"``; what is missing, or not of that kind,
-            becomes an empty string, -1 or NaN.
+        dtype: ``"string"``, ``"int64"`` or ``"float32"``; what is missing becomes an empty string,
+            -1 or NaN. So does what is not of that kind, with a warning.
     """
     if dtype == "string":
         return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
     numbers = require("pandas").to_numeric(column, errors="coerce")
+    if dtype == "int64":
+        numbers = numbers.where(numbers % 1 == 0)
+    odd = column[numbers.isna() & column.notna()]
+    if len(odd):
+        kind = "whole numbers" if dtype == "int64" else "numbers"
+        warnings.warn(
+            f"Column {column.name!r} has values that are no {kind} and count as missing: "
+            f"{len(odd):,}, {odd.iloc[0]!r} for one.",
+            stacklevel=2,
+        )
     if dtype == "int64":
         return numbers.fillna(-1).to_numpy("int64")
     return numbers.to_numpy("float32")

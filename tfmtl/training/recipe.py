@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import keras
 
-from tfmtl import config, losses, models, optimizers
+from tfmtl import config, files, losses, models, optimizers
 from tfmtl.data.encode import require
 from tfmtl.experiments import settings
 from tfmtl.experiments.settings import BALANCED, NAMED, balancer_of, weights_of
@@ -116,7 +117,7 @@ class Recipe:
             raise ValueError(f"`loss` must be by task, {list(self.tasks)}. Received: {wrong}")
         for task, name in self.loss.items():
             loss_named(task, name)
-        _check_balancer(self.balancer, self.tasks)
+        object.__setattr__(self, "balancer", _balancer_named(self.balancer, self.tasks))
         optimizers.named(self.optimizer)
 
     @property
@@ -124,8 +125,8 @@ class Recipe:
         """Whether rows are read as lists."""
         return self.model == "ltr_tower"
 
-    def write(self, path: str | os.PathLike) -> None:
-        """Write the file that :func:`read` reads; the table's place is as seen from it."""
+    def described(self, path: str | os.PathLike) -> dict[str, Any]:
+        """What :meth:`write` writes to a path."""
         data: dict[str, Any] = {
             "file": os.path.relpath(self.file, pathlib.Path(path).parent),
             "tasks": list(self.tasks),
@@ -146,8 +147,14 @@ class Recipe:
         }
         found = {key: value for key, value in found.items() if value}
         found["training"] = {k: v for k, v in found["training"].items() if v is not None}
+        return found
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the file that :func:`read` reads; the table's place is as seen from it."""
+        found = self.described(path)
         text = require("yaml", "Writing a configuration").safe_dump(found, sort_keys=False)
-        pathlib.Path(path).write_text(text, encoding="utf-8")
+        with files.written(path) as beside:
+            pathlib.Path(beside).write_text(text, encoding="utf-8")
 
 
 _DATA = (
@@ -221,19 +228,26 @@ def read(path: str | os.PathLike) -> Recipe:
         raise section.error(key, f": {error}") from error
 
 
-def _check_balancer(name: str, tasks: tuple[str, ...]) -> None:
+def _balancer_named(name: str, tasks: tuple[str, ...]) -> str:
+    """The balancer as it is called, whichever way its name is written."""
     if weights_of(name, tasks) is not None:
-        return
+        return name
     known = [*(each for each in NAMED if each != "clippy"), *BALANCED]
-    if name.partition(":")[0] not in known:
+    given, colon, options = name.partition(":")
+    called = {each.lower(): each for each in known}
+    if given.lower() not in called:
+        near = difflib.get_close_matches(given.lower(), called, 1)
+        meant = f" (did you mean {called[near[0]]!r}?)" if near else ""
         raise ValueError(
             f"`balancer` must be one of {known}, with options as in 'PUB:update_every=1', or a "
-            f"weighted sum as in 'sum:0.9'. Received: {name!r}"
+            f"weighted sum as in 'sum:0.9'. Received: {name!r}{meant}"
         )
+    name = f"{called[given.lower()]}{colon}{options}"
     try:
         balancer_of(name, tasks)
     except ValueError as error:
         raise ValueError(f"`balancer` {name!r} cannot be made: {error.__cause__}") from error
+    return name
 
 
 def loss_named(task: str, name: str) -> keras.losses.Loss:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,51 +18,64 @@ SIGNATURE = "serving_default"
 
 
 def scores(
-    model: str | os.PathLike, source: str | os.PathLike | Any, batch_size: int = 4096
+    model: str | os.PathLike,
+    source: str | os.PathLike | Any,
+    batch_size: int = 4096,
+    *,
+    keep: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """What an exported model says of rows.
 
     Args:
         model: the SavedModel of ``tfmtl train``, or another whose ``serving_default`` takes columns
-            of one value a row.
+            of one value a row. One that reads lists scores each item by itself, as those of
+            ``tfmtl train`` do: it is given lists of one.
         source: a CSV file with a header, a pandas DataFrame, or a TFRecord file of serialized
             ``tf.train.Example`` (``.tfrecord`` or ``.tfrecords``), which the signature
             ``"examples"`` takes.
         batch_size: rows at once.
+        keep: columns of a table that come in front, as they are.
 
     Returns:
-        ``{output: [rows]}``, float32.
+        ``{output: [rows]}``, float32, by name and ``"score"`` last.
 
     Raises:
         FileNotFoundError: there is no such model or file.
         ImportError: pandas is not installed.
-        ValueError: a column that the model reads is missing, or the model has not the signature.
+        ValueError: a column that the model reads or that is to be kept is missing, or the model has
+            not the signature.
     """
     folder = pathlib.Path(model)
     if not (folder / "saved_model.pb").exists():
         raise FileNotFoundError(f"`model` must be a SavedModel's folder. Received: {str(model)!r}")
     loaded = tf.saved_model.load(str(folder))  # its signatures go with it
+    kept: dict[str, np.ndarray] = {}
     if str(source).endswith((".tfrecord", ".tfrecords")):
         batches = _examples(loaded, pathlib.Path(source), batch_size)
     else:
-        batches = _rows(loaded, read(source), batch_size)
+        frame = read(source)
+        batches = _rows(loaded, frame, batch_size, keep)
+        kept = {name: frame[name].to_numpy() for name in keep if name in frame}
     found: dict[str, list[np.ndarray]] = {}
     for outputs in batches:
         for name, values in outputs.items():
             found.setdefault(name, []).append(np.asarray(values, np.float32).ravel())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    names = sorted(found, key=lambda name: (name == "score", name))
+    return {**kept, **{name: np.concatenate(found[name]) for name in names}}
 
 
-def _rows(loaded, frame, batch_size):
+def _rows(loaded, frame, batch_size, keep):
     serve = loaded.signatures[SIGNATURE]
     _, specs = serve.structured_input_signature
-    missing = sorted(set(specs) - set(frame.columns))
+    missing = sorted({*specs, *keep} - set(frame.columns))
     if missing:
         raise ValueError(
-            f"`source` must have the columns that the model reads: {sorted(specs)}. "
+            f"`source` must have the columns {sorted({*specs, *keep})}. "
             f"Received: {list(frame.columns)} (missing: {missing})"
         )
     columns = columns_of(frame, specs)
+    if all(spec.shape.rank > 1 for spec in specs.values()):
+        columns = {name: values[:, None] for name, values in columns.items()}
     for start in range(0, len(frame), batch_size):
         part = slice(start, start + batch_size)
         given = {n: tf.constant(v[part].tolist(), specs[n].dtype) for n, v in columns.items()}

@@ -15,7 +15,7 @@ from tfmtl import balancers, callbacks, metrics, optimizers
 from tfmtl.data import Rows, Splits, table
 from tfmtl.data.table import columns_of
 from tfmtl.data.table import read as read_table
-from tfmtl.experiments.runs import write_csv
+from tfmtl.experiments.runs import read_csv, write_csv
 from tfmtl.experiments.settings import balancer_of, is_nmt, weights_of
 from tfmtl.model import MultiTaskModel
 from tfmtl.preprocessing import Preprocessor
@@ -23,6 +23,7 @@ from tfmtl.training.recipe import MODELS, Recipe, loss_named, read
 
 #: What a run leaves in its folder.
 RECIPE, COLUMNS, WEIGHTS, SERVED = "recipe.yaml", "columns.json", "model.weights.h5", "model/1"
+HISTORY, BACKUP = "history.csv", "backup"
 
 
 def load(recipe: Recipe) -> Splits:
@@ -97,8 +98,8 @@ def fit(
         recipe: the same.
         splits: the same.
         alone: the same.
-        folder: gets ``logs/`` for TensorBoard, and while it trains ``backup/``, from which a killed
-            run goes on.
+        folder: gets ``history.csv``, ``logs/`` for TensorBoard, and while it trains ``backup/``,
+            from which a killed run goes on.
         verbose: as in ``fit``.
     """
     tasks = recipe.tasks if alone is None else (alone,)
@@ -113,7 +114,8 @@ def fit(
         used.append(callbacks.BestReading(weights, patience=recipe.patience))
     if folder is not None:
         used.append(callbacks.TaskBoard(folder / "logs"))
-        used.append(callbacks.BackupAndRestore(folder / "backup"))
+        used.append(_History(folder / HISTORY))  # first: what has a backup has its row
+        used.append(callbacks.BackupAndRestore(folder / BACKUP))
     return model.fit(
         _batches(splits.train, recipe, recipe.batch_size, recipe.seed),
         validation_data=_batches(splits.validation, recipe, 8 * recipe.batch_size),
@@ -143,25 +145,72 @@ def train(
         ``{task: [rows]}``, the test rows' predictions.
 
     Raises:
-        FileExistsError: the folder holds a trained model.
+        FileExistsError: the folder holds a trained model, or a killed run of another recipe.
     """
     folder = pathlib.Path(folder)
-    if (folder / SERVED).exists():
-        raise FileExistsError(f"`folder` holds a trained model. Received: {str(folder)!r}")
+    check_free(folder, recipe)
     splits = load(recipe) if splits is None else splits
-    folder.mkdir(parents=True, exist_ok=True)
+    recipe.write(folder / RECIPE)
     keras.utils.set_random_seed(recipe.seed)
     model = build(recipe, splits)
-    history = fit(model, recipe, splits, folder=folder, verbose=verbose)
+    fit(model, recipe, splits, folder=folder, verbose=verbose)
     with contextlib.suppress(OSError):
-        (folder / "backup").rmdir()
-    recipe.write(folder / RECIPE)
+        (folder / BACKUP).rmdir()
     splits.preprocessor.save(folder / COLUMNS)
     model.save_weights(folder / WEIGHTS)
-    epochs = [dict(zip(history, values, strict=True)) for values in zip(*history.values())]
-    write_csv(folder / "history.csv", [{"epoch": i + 1, **row} for i, row in enumerate(epochs)])
     export(model, splits, folder / SERVED)
     return predictions(model, splits.test, recipe)
+
+
+def check_free(folder: pathlib.Path, recipe: Recipe) -> None:
+    """Raise FileExistsError where a folder holds a model, or what is no beginning of this one."""
+    if (folder / SERVED).exists():
+        raise FileExistsError(
+            f"`folder` holds a trained model; take another one, or delete it. Received: "
+            f"{str(folder)!r}"
+        )
+    if not epochs_done(folder) or not (folder / RECIPE).exists():
+        return
+    earlier, now = (
+        dict(_leaves(each.described(folder / RECIPE))) for each in (read(folder / RECIPE), recipe)
+    )
+    changed = [
+        f"{key}: {earlier.get(key)!r} there, {now.get(key)!r} here"
+        for key in dict.fromkeys((*earlier, *now))
+        if earlier.get(key) != now.get(key)
+    ]
+    if changed:
+        raise FileExistsError(
+            f"`folder` holds a killed run of another recipe ({'; '.join(changed)}); take another "
+            f"folder, or delete it. Received: {str(folder)!r}"
+        )
+
+
+def epochs_done(folder: pathlib.Path) -> int:
+    """How many epochs a killed run in this folder has behind it."""
+    return max(callbacks.BackupAndRestore(folder / BACKUP).backups(), default=0)
+
+
+def _leaves(found: Mapping, above: str = ""):
+    """``("training.epochs", 10)`` and so on."""
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", list(value) if isinstance(value, tuple) else value
+
+
+class _History(keras.callbacks.Callback):
+    """Keeps a file of every epoch's figures, which a run that goes on continues."""
+
+    def __init__(self, path: pathlib.Path):
+        super().__init__()
+        self._path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        earlier = read_csv(self._path) if epoch and self._path.exists() else []
+        earlier = [row for row in earlier if int(row["epoch"]) <= epoch]
+        write_csv(self._path, [*earlier, {"epoch": epoch + 1, **(logs or {})}])
 
 
 def alone(recipe: Recipe, splits: Splits, task: str, verbose: int | str = "auto") -> np.ndarray:

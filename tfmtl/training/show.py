@@ -17,20 +17,49 @@ from tfmtl.training.run import measure
 
 def columns(splits: Splits) -> Table:
     """The columns of a table as they were taken."""
-    table = Table("column", "is", "ids", title=f"{len(splits.train):,} rows to train on")
+    table = Table("column", "is", "ids", "", title=f"{len(splits.train):,} rows to train on")
+    words = splits.preprocessor.vocabularies()
     for name, column in splits.preprocessor.columns.items():
         size = splits.features.categorical.get(name)
-        table.add_row(name, said(column), "–" if size is None else f"{size:,}")
+        outcome = {str(word) for word in words.get(name, ())} == {"0", "1"}
+        hint = "0 or 1: known when it is served? else ignore it" if outcome else ""
+        table.add_row(name, said(column), "–" if size is None else f"{size:,}", hint)
     return table
 
 
 def described(frame: Any, found: Mapping[str, Column | None]) -> Table:
     """The columns of a DataFrame as they would be taken."""
-    table = Table("column", "values", "missing", "would be", title=f"{len(frame):,} rows")
+    table = Table("column", "values", "missing", "would be", "", title=f"{len(frame):,} rows")
     for name, column in found.items():
         values = f"{frame[name].nunique():,}"
         missing = f"{frame[name].isna().mean():.0%}"
-        table.add_row(str(name), values, missing, "left out" if column is None else said(column))
+        kind = "left out" if column is None else said(column)
+        table.add_row(str(name), values, missing, kind, _hint(frame[name]))
+    return table
+
+
+def _hint(values: Any) -> str:
+    """What someone who knows the table may want to say of a column."""
+    known = values.dropna()
+    if known.dtype.kind in "biuf":
+        return "a label? then a task, or to be ignored" if known.isin((0, 1)).all() else ""
+    for separator in "|;":
+        if known.astype(str).str.contains(separator, regex=False).mean() > 0.1:
+            return f'several values? {{kind: category, pooling: mean, separator: "{separator}"}}'
+    return ""
+
+
+def labels(splits: Splits) -> Table:
+    """How many labels each task has, and how many are 1, where they are 0 or 1."""
+    parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+    table = Table("labels", *parts)
+    for task in splits.tasks:
+        cells = []
+        for rows in parts.values():
+            known = rows.labels[task][~np.isnan(rows.labels[task])]
+            ones = f", {int(known.sum()):,} are 1" if np.isin(known, (0, 1)).all() else ""
+            cells.append(f"{len(known):,}{ones}")
+        table.add_row(task, *cells)
     return table
 
 
@@ -89,5 +118,5 @@ def _difference(splits, task, name, values, alone, plain) -> str:
         d = differences(labels, both, "alone", groups=groups)["joint"]
     except ValueError:  # too few rows of one label
         return f"{plain:+.4f}"
-    verdict = " suffers" if d.high < 0 else " gains" if d.low > 0 else ""
+    verdict = " suffers" if d.high < 0 else " gains" if d.low > 0 else " cannot be told apart"
     return f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]{verdict}"
