@@ -41,6 +41,7 @@ from tfmtl.data.table import columns_of
 from tfmtl.experiments.runs import write_csv
 from tfmtl.experiments.tables import markdown
 
+TASKS = ("income", "never_married")
 SCORE = serving.PowerProduct({"income": 1.0, "never_married": 0.5})
 #: Requests at once; more than these wait, and their latency tells.
 AT_ONCE = 64
@@ -50,9 +51,10 @@ CONSOLE = Console(stderr=True)
 def train(rows, asked):
     """A model and its preprocessor, some raw rows, and what the model predicts of them."""
     frame = census.frame("train", max(rows, asked))
-    for task, (column, positive) in census.TASKS.items():
-        frame[task] = frame[column] == positive
-    splits = data.table(frame, tasks=list(census.TASKS), ignore=["marital_stat"])
+    for task in TASKS:
+        column, ones = census.TASKS[task]
+        frame[task] = frame[column].isin(ones)
+    splits = data.table(frame, tasks=TASKS, ignore=["marital_stat"])
     net = models.MMoE(splits.tasks, splits.features, experts=4, seed=1)
     model = tfmtl.MultiTaskModel(net)
     losses = dict.fromkeys(splits.tasks, "binary_crossentropy")
