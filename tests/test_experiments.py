@@ -234,7 +234,7 @@ def test_methods_are_checked():
         (["--data", "mnist"], "--data", "'census', 'kuairand'"),
         (["--tasks", "income"], "--tasks", "Received: ['income']"),
         (["--tasks", ""], "--tasks", "Received: ['']"),
-        (["--tasks", "income,wealth"], "--tasks", "['income', 'never_married']"),
+        (["--tasks", "income,wealth"], "--tasks", "'college', 'income', 'never_married']"),
         (["--methods", "famo"], "--methods", "Received: 'famo'"),
         (["--methods", ""], "--methods", "Received: ''"),
         (["--methods", "nmt,nmt"], "--methods", "Received twice: 'nmt'"),
