@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from tfmtl.experiments.compare import compare
 from tfmtl.experiments.panel import Panel
 from tfmtl.experiments.priority import chosen
-from tfmtl.experiments.runs import Run
+from tfmtl.experiments.runs import Run, write_csv
 from tfmtl.experiments.sources import SOURCES, check_tasks
 from tfmtl.experiments.tables import spread
 from tfmtl.plots import COLOURS
@@ -74,7 +74,8 @@ def main(path, data, tasks, shares, seeds, epochs, margin, workers, folder):
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     ratios = np.divide(*seconds.values())
     text += f"\nThe grid's training took {spread(ratios, 1)} times NMT's.\n"
-    (folder / "results.csv").replace(folder / "grid.csv")
+    write_csv(folder / "grid.csv", records)  # in this order, not that in which they ended
+    (folder / "results.csv").unlink()
     (folder / "grid.md").write_text(text)
     draw(records, found, tasks, folder / "grid.png")
     print(text)
