@@ -54,8 +54,9 @@ def scores(
         batches = _examples(loaded, pathlib.Path(source), batch_size)
     else:
         frame = read(source)
-        batches = _rows(loaded, frame, batch_size, keep)
-        kept = {name: frame[name].to_numpy() for name in keep if name in frame}
+        columns = _columns(loaded, frame, keep)
+        batches = _rows(loaded, columns, batch_size)
+        kept = {name: frame[name].to_numpy() for name in keep}
     found: dict[str, list[np.ndarray]] = {}
     for outputs in batches:
         for name, values in outputs.items():
@@ -64,9 +65,9 @@ def scores(
     return {**kept, **{name: np.concatenate(found[name]) for name in names}}
 
 
-def _rows(loaded, frame, batch_size, keep):
-    serve = loaded.signatures[SIGNATURE]
-    _, specs = serve.structured_input_signature
+def _columns(loaded, frame, keep) -> dict[str, np.ndarray]:
+    """What the model reads of a table, which has that and the columns to be kept."""
+    _, specs = loaded.signatures[SIGNATURE].structured_input_signature
     missing = sorted({*specs, *keep} - set(frame.columns))
     if missing:
         raise ValueError(
@@ -76,7 +77,13 @@ def _rows(loaded, frame, batch_size, keep):
     columns = columns_of(frame, specs)
     if all(spec.shape.rank > 1 for spec in specs.values()):
         columns = {name: values[:, None] for name, values in columns.items()}
-    for start in range(0, len(frame), batch_size):
+    return columns
+
+
+def _rows(loaded, columns, batch_size):
+    serve = loaded.signatures[SIGNATURE]
+    _, specs = serve.structured_input_signature
+    for start in range(0, len(next(iter(columns.values()))), batch_size):
         part = slice(start, start + batch_size)
         given = {n: tf.constant(v[part].tolist(), specs[n].dtype) for n, v in columns.items()}
         yield serve(**given)
