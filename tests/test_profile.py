@@ -251,7 +251,7 @@ def test_the_command(kind, balancer, tasks, tmp_path):
         (["--balancer", "PUB:nothing=1"], "cannot be made"),
         (["--optimizer", "nobody"], "Received: 'nobody'"),
         (["--tasks", "1"], "--tasks"),
-        (["--data", "census", "--tasks", "3"], "at most 2, the tasks of census. Received: 3"),
+        (["--data", "census", "--tasks", "4"], "at most 3, the tasks of census. Received: 4"),
         (["--data", "kuairand"], "--path"),
     ],
 )

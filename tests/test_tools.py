@@ -185,7 +185,8 @@ def test_mlflow_logs_a_run_in_stages_by_itself(tracking, monkeypatch):
         model.save("model.keras")
         tracking.log_artifact("model.keras")
     logged = tracking.get_run(run.info.run_id).data
-    assert logged.params["epochs"] == "4" and logged.params["opt_name"].lower() == "adam"
+    # Keras numbers the names of a process' optimizers: adam, adam_1.
+    assert logged.params["epochs"] == "4" and logged.params["opt_name"] == model.optimizer.name
     assert set(history) <= set(logged.metrics)
     client = tracking.MlflowClient()
     for name in ("stage", "val_like_auc", "val_click_loss"):
