@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import tfmtl
 from tests.conftest import make_model, make_net, make_rows
-from tfmtl import balancers, callbacks, files, optimizers
+from tfmtl import balancers, callbacks, compat, files, optimizers
 from tfmtl.balancers.base import WEIGHT_LIMIT
 from tfmtl.experiments.runs import write_csv
 
@@ -34,6 +34,12 @@ def state_of(model):
     return [np.array(tf.convert_to_tensor(each)) for each in variables]
 
 
+def every_variable(model):
+    """What training changes."""
+    slots = compat.optimizer_variables(model.optimizer)
+    return [*model.net.weights, *model.balancer.variables, model.progress, *slots]
+
+
 @contextlib.contextmanager
 def policy(name):
     """What layers made within compute in."""
@@ -51,14 +57,18 @@ def policy(name):
 def test_a_skipped_step_has_not_been(name):
     rows = make_rows(40)
     rows.columns["age"][20] = np.inf  # in the third batch
+    model = make_model(
+        net=make_net(kind="SharedBottom"),
+        balancer=balancers.BALANCERS[name](),
+        optimizer=optimizers.LazyAdam(0.01),
+        on_non_finite="skip",
+    )
+    variables = every_variable(model)
+    first = [np.array(tf.convert_to_tensor(each)) for each in variables]
     ends = []
     for order in ([0, 1, 2, 3, 4], [0, 1, 3, 4]):
-        model = make_model(
-            net=make_net(kind="SharedBottom"),
-            balancer=balancers.BALANCERS[name](),
-            optimizer=optimizers.LazyAdam(0.01),
-            on_non_finite="skip",
-        )
+        for variable, value in zip(variables, first, strict=True):
+            variable.assign(value)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             history = model.fit(batches_of(rows, order), verbose=0).history
@@ -218,6 +228,25 @@ def staged():
     )
 
 
+def train(model, callbacks=None, epochs=6):
+    rows = make_rows(80)
+    return model.fit(
+        rows.batches(8, shuffle=True, seed=3),
+        validation_data=rows.batches(80),
+        epochs=epochs,
+        verbose=0,
+        callbacks=callbacks,
+    ).history
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    """What six epochs without a break leave: the model and its history."""
+    keras.utils.set_random_seed(0)
+    model = staged()
+    return model, train(model)
+
+
 @pytest.mark.parametrize(
     ("kind", "epoch"),
     [
@@ -227,29 +256,22 @@ def staged():
     ],
     ids=["in the first stage", "in the second", "Keras' own"],
 )
-def test_a_backup_holds_everything(tmp_path, kind, epoch):
-    rows = make_rows(80)
-    options = {"validation_data": rows.batches(80), "epochs": 6, "verbose": 0}
-
-    def train():
-        return rows.batches(8, shuffle=True, seed=3)
-
-    unbroken = staged()
-    expected = unbroken.fit(train(), **options).history
+def test_a_backup_holds_everything(tmp_path, unbroken, kind, epoch):
+    whole, expected = unbroken
     backup = str(tmp_path / "backup")
     with pytest.raises(Stop):
-        staged().fit(train(), callbacks=[kind(backup), stop_in(epoch)], **options)
+        train(staged(), [kind(backup), stop_in(epoch)])
     again = staged()
-    history = again.fit(train(), callbacks=[kind(backup)], **options).history
+    history = train(again, [kind(backup)])
     assert len(history["loss"]) == 6 - epoch
     for name, values in history.items():
         np.testing.assert_allclose(values, expected[name][epoch:], rtol=1e-6, err_msg=name)
-    for one, other in zip(state_of(again), state_of(unbroken), strict=True):
+    for one, other in zip(state_of(again), state_of(whole), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert again.steps_taken == unbroken.steps_taken
+    assert again.steps_taken == whole.steps_taken
     if kind is callbacks.BackupAndRestore:
         assert os.listdir(backup) == []
-        assert len(again.fit(train(), **{**options, "epochs": 2}).history["loss"]) == 2
+        assert len(train(again, epochs=2)["loss"]) == 2
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])

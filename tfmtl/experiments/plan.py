@@ -16,7 +16,7 @@ from tfmtl.experiments.settings import MODELS, Settings, check_methods
 from tfmtl.experiments.sources import SOURCES, check_tasks
 
 #: What ``--quick`` makes of a file's settings, and of its seeds.
-QUICK: dict[str, Any] = {"epochs": 1, "epoch_rows": 16384, "batch_size": 256}
+QUICK: dict[str, Any] = {"epochs": 1, "epoch_rows": 16384, "batch_size": 512, "experts": 2}
 QUICK_SEEDS = 2
 _KINDS = {
     int: "a positive integer",
