@@ -130,6 +130,13 @@ def train(priority, *, epochs=4, tasks=("like", "click"), loss="binary_crossentr
     return model, history
 
 
+def test_the_last_stage_is_shown_as_it_was_when_it_has_ended():
+    model, history = train(["like", "click"], epochs=30, patience=2)
+    assert model.balancer.done and model.stop_training
+    assert set(history.history["stage"]) == {1, 2}
+    assert history.history["lambda_like"][-1] == pytest.approx(multiplier(model, "like"), rel=0.5)
+
+
 def test_stage_one_trains_the_first_task_alone():
     model, history = train(["like", "click"], patience=100)
     trace = model.balancer.trace()

@@ -454,14 +454,15 @@ class NMT(Balancer):
         }
 
     def watch(self):
-        """``stage`` (1 first), ``lambda_<task>`` relative to the stage's own task and, as of the
-        last reading, ``violation_<task>``: the excess over the baseline as a fraction of it.
-        With ``inner`` what it shows besides.
+        """``stage`` (1 first; the last one still when it has ended), ``lambda_<task>`` relative to
+        the stage's own task and, as of the last reading, ``violation_<task>``: the excess over the
+        baseline as a fraction of it. With ``inner`` what it shows besides.
         """
-        stage = tf.convert_to_tensor(self._stage)
-        weights = self._mixture()
-        own = tf.reduce_sum(weights * tf.cast(tf.equal(self._rank, stage), tf.float32))
-        relative = tf.math.divide_no_nan(weights, own) * tf.cast(self._rank < stage, tf.float32)
+        stage = tf.minimum(tf.convert_to_tensor(self._stage), len(self.tasks) - 1)
+        scales = tf.convert_to_tensor(self._scales)
+        own = tf.reduce_sum(scales * tf.cast(tf.equal(self._rank, stage), tf.float32))
+        relative = tf.math.divide_no_nan(tf.convert_to_tensor(self._multipliers) * own, scales)
+        relative *= tf.cast(self._rank < stage, tf.float32)
         found = {"stage": tf.cast(stage + 1, tf.float32)}
         for name, values in (
             ("lambda", relative),
