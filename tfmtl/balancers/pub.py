@@ -40,7 +40,8 @@ class PUB(UpdateBalancer):
     * Updates are Keras' own, with Adam's bias correction and :math:`\epsilon` outside the root,
       instead of the paper's simplified formulas.
 
-    The paper's letter is ``PUB(bargain="update", rescale=None)``.
+    The paper's letter is ``PUB(bargain="update", rescale=None)``. It needs a tuned learning rate,
+    and was ahead of the default with one (docs/results.md).
 
     Args:
         update_every: search the weights every so many steps; between them the optimizer steps
