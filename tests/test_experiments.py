@@ -348,6 +348,16 @@ def test_compare_goes_on_from_finished_runs(log, tmp_path, monkeypatch):
         "nmt-paper",
         "chosen",
     }
+    told = [line for line in report.splitlines() if "against alone [95 %]" in line]
+    assert told
+    for place in (out / "runs").glob("*/test.npz"):
+        place.unlink()
+    invoke(monkeypatch, [*arguments, "--methods", ",".join(methods)])  # as they were written
+    assert told[0] in (out / "report.md").read_text()
+    fewer = [{**row, "seeds": 1} for row in read_csv(out / "click-like-differences.csv")]
+    write_csv(out / "click-like-differences.csv", fewer)  # of another number of seeds
+    invoke(monkeypatch, [*arguments, "--methods", ",".join(methods)])
+    assert "Not told: the predictions are not here." in (out / "report.md").read_text()
     invoke(monkeypatch, [*arguments, "--methods", "sum:0.5,nmt"])  # nothing to hold it against
     assert "learnt" not in (out / "report.md").read_text()
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfmtl.data import Rows
 from tfmtl.experiments import plots, tables
 from tfmtl.experiments.panel import ALONE, Panel
-from tfmtl.experiments.runs import read_csv, write_csv
+from tfmtl.experiments.runs import Run, read_csv, write_csv
 from tfmtl.experiments.settings import LEARNT_SHARE, is_nmt, weighted_sums
 from tfmtl.experiments.sources import SOURCES, load
 from tfmtl.experiments.statistics import Difference, differences
@@ -175,21 +174,37 @@ def against_line(panel: Panel, method: str) -> str:
 
 
 def _against_alone(panels, folder, kept, path) -> dict[str, dict[str, Difference]]:
-    """From the runs' predictions; where these are not there, as they were written before, if so."""
-    runs = [run for panel in panels for run in panel.runs]
-    if not all((folder / "runs" / run.key / "test.npz").exists() for run in runs):
+    """From the runs' predictions; where these are not there, as they were written before for as
+    many seeds, if so.
+    """
+    compared = {panel.model: _compared(panel) for panel in panels}
+    runs = [run for methods in compared.values() for each in methods.values() for run in each]
+    seeds = str(len({run.seed for run in runs}))
+    if not all(_predictions(folder, run).exists() for run in runs):
         found: dict[str, dict[str, Difference]] = {}
         for row in read_csv(kept) if kept.exists() else []:
-            values = Difference(*(float(row[field]) for field in _FIELDS))
-            found.setdefault(row["model"], {})[row["method"]] = values
+            if row.get("seeds") == seeds:
+                values = Difference(*(float(row[field]) for field in _FIELDS))
+                found.setdefault(row["model"], {})[row["method"]] = values
         return found
     settings = runs[0].settings
     test = load(runs[0].data, path, settings.tasks, settings.embedding_width).test
-    found = {panel.model: _differences(panel, folder, test) for panel in panels}
+    task = panels[0].tasks[0]
+    found = {}
+    for model, methods in compared.items():
+        scores = {
+            name: [_score(folder, run, task) for run in each] for name, each in methods.items()
+        }
+        found[model] = differences(test.labels[task], scores, f"single:{task}", groups=test.groups)
     write_csv(
         kept,
         [
-            {"model": model, "method": method, **{f: getattr(each, f) for f in _FIELDS}}
+            {
+                "model": model,
+                "method": method,
+                "seeds": seeds,
+                **{f: getattr(each, f) for f in _FIELDS},
+            }
             for model, methods in found.items()
             for method, each in methods.items()
         ],
@@ -197,15 +212,22 @@ def _against_alone(panels, folder, kept, path) -> dict[str, dict[str, Difference
     return found
 
 
-def _differences(panel: Panel, folder: pathlib.Path, test: Rows) -> dict[str, Difference]:
-    task = panel.tasks[0]
+def _compared(panel: Panel) -> dict[str, list[Run]]:
+    """The runs whose primary task is compared with training it alone, in the order of the seeds."""
     picks = chosen(panel, SOURCES[panel.runs[0].data].held_margin)
-    alone = f"single:{task}"
-    scores: dict[str, list] = {}
+    found: dict[str, list[Run]] = {}
     for run in sorted(panel.runs, key=lambda run: run.seed):
-        names = [run.method] if run.method == alone or is_nmt(run.method) else []
-        names += [CHOSEN] if picks and run.method == picks[run.seed] else []
-        for name in names:
-            with np.load(folder / "runs" / run.key / "test.npz") as found:
-                scores.setdefault(name, []).append(found[task])
-    return differences(test.labels[task], scores, alone, groups=test.groups)
+        if run.method == f"single:{panel.tasks[0]}" or is_nmt(run.method):
+            found.setdefault(run.method, []).append(run)
+        if picks and run.method == picks[run.seed]:
+            found.setdefault(CHOSEN, []).append(run)
+    return found
+
+
+def _predictions(folder: pathlib.Path, run: Run) -> pathlib.Path:
+    return folder / "runs" / run.key / "test.npz"
+
+
+def _score(folder: pathlib.Path, run: Run, task: str) -> np.ndarray:
+    with np.load(_predictions(folder, run)) as found:
+        return found[task]
