@@ -6,7 +6,6 @@ import contextlib
 import errno
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +26,15 @@ from tfmtl import (
     optimizers,
 )
 from tfmtl.callbacks import Reading, TrainingGuard
-from tfmtl.models.representation import recording
-from tfmtl.objectives import LossSums, Objectives, by_name
+from tfmtl.faults import Faults, label_error
+from tfmtl.objective import LossSums
+from tfmtl.objectives import Objectives, by_name
+from tfmtl.reach import Reach
 from tfmtl.similarity import Similarity
-from tfmtl.steps import EVALUATED_LABEL, GRADIENT_NOT_FINITE, NOT_FINITE, TRAINED_LABEL, Step
+from tfmtl.steps import Step
 
 if TYPE_CHECKING:
     from tfmtl.preprocessing import Preprocessor
-
-_NO_FAULT = [-1, -1, -1, -1]
 
 
 @keras.saving.register_keras_serializable("tfmtl")
@@ -103,21 +102,11 @@ class MultiTaskModel(keras.Model):
         self.progress = compat.add_state(self, "progress", (4,), "int64")
         self._objectives: Any = None  # Objectives, once compiled
         self._signature = None
-        # Ids of variables: by output those it depends on, and those that `shared` means.
-        self._reach: dict[str, frozenset[int]] = {}
-        self._shared_ids: frozenset[int] | None = None
+        self._reach: Any = None  # Reach, once built
         self._evaluating = False
-        # Of the variables, those below a marked representation; `None` where there is no mark.
-        self._below_mark: frozenset[int] | None = None
         #: Cosines of gradients and updates, where a callback of the running `fit` asks for them.
         self.similarity: Similarity | None = None
-        # What went wrong, step, task and kind, and a task whose weight is at its limit; or -1.
-        self._fault = tf.Variable(
-            _NO_FAULT,
-            dtype=tf.int64,
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
+        self._faults = Faults()
         spec = inputs.known_spec(net)
         if spec is not None:
             self._build_from_spec(spec)
@@ -136,58 +125,9 @@ class MultiTaskModel(keras.Model):
                 "`outputs` must name outputs of the backbone. "
                 f"Expected some of: {sorted(predictions)}. Received: {unknown}"
             )
-        self._reach = self._find_reach(example)
-        if self._shared_given is not None:
-            self._shared_ids = self._find_given(self._shared_given)
+        self._reach = Reach(self.net, example, self.distribute_strategy, self._shared_given)
         self._signature = spec
         self.built = True
-
-    def _find_reach(self, example) -> dict[str, frozenset[int]]:
-        """For each output the ids of the floating weights it depends on, frozen or not."""
-        weights = [each for each in self.net.weights if compat.is_floating(each)]
-        reach: dict[str, frozenset[int]] = {}
-
-        def trace(example):
-            watched = [compat.tf_variable(each) for each in weights]
-            with (
-                tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape,
-                recording() as marked,
-            ):
-                tape.watch(watched)
-                outputs = by_name(self.net(example, training=True))
-
-            def reached(output) -> frozenset[int]:
-                found = tape.gradient(output, watched)
-                return frozenset(
-                    id(v) for v, g in zip(weights, found, strict=True) if g is not None
-                )
-
-            reach.update({task: reached(output) for task, output in outputs.items()})
-            mark = marked.tensors()
-            self._below_mark = reached(mark) if mark else None
-
-        # Through the strategy: a mirrored variable can be watched within its replicas only.
-        tf.function(
-            lambda example: self.distribute_strategy.run(trace, (example,)), autograph=False
-        ).get_concrete_function(example)
-        return reach
-
-    def _find_given(self, given: Sequence[str | int]) -> frozenset[int]:
-        """The ids of the variables that ``shared`` means."""
-        trainable = set(map(id, self.net.trainable_variables))
-        known = {
-            i: (each, compat.variable_name(each))
-            for i, each in enumerate(self.net.weights)
-            if id(each) in trainable
-        }
-        names = sorted(name for _, name in known.values())
-        unknown = [each for each in given if each not in known and each not in names]
-        if unknown:
-            raise ValueError(
-                "`shared` must name trainable variables of the backbone. "
-                f"Expected some of: {names}. Received: {unknown}"
-            )
-        return frozenset(id(v) for i, (v, name) in known.items() if i in given or name in given)
 
     def output_of(self, task: str) -> str:
         """The output of the backbone that a task is trained on."""
@@ -204,25 +144,17 @@ class MultiTaskModel(keras.Model):
         """The trained tasks, in the order of ``compile(loss=...)``."""
         return self._objectives.tasks if self._objectives else ()
 
+    def _trained_outputs(self) -> list[str]:
+        """The outputs of the tasks; before ``compile`` all of them."""
+        return [self.output_of(task) for task in self.tasks or self._reach.outputs]
+
     def is_shared(self) -> list[bool]:
         """For each trainable variable whether it is shared."""
-        tasks = self.tasks or self._reach
-        reached = [self._reach[self.output_of(task)] for task in tasks]
-        counts = [sum(id(v) in task for task in reached) for v in self.net.trainable_variables]
-        if self._shared_ids is None:
-            return [count > 1 for count in counts]
-        return [
-            count > 0 and id(v) in self._shared_ids
-            for count, v in zip(counts, self.net.trainable_variables, strict=True)
-        ]
+        return self._reach.is_shared(self._trained_outputs())
 
     def owners(self) -> list[tuple[int, ...]]:
         """For each trainable variable the tasks that reach it, by their places in `tasks`."""
-        reached = [self._reach[self.output_of(task)] for task in self.tasks]
-        return [
-            tuple(i for i, each in enumerate(reached) if id(v) in each)
-            for v in self.net.trainable_variables
-        ]
+        return self._reach.owners(self._trained_outputs())
 
     @property
     def shared_variables(self) -> list:
@@ -233,14 +165,12 @@ class MultiTaskModel(keras.Model):
     @property
     def task_variables(self) -> dict[str, list]:
         """For each task the trainable variables that it reaches and that are not shared."""
-        variables = list(zip(self.net.trainable_variables, self.is_shared(), strict=True))
+        found = list(
+            zip(self.net.trainable_variables, self.owners(), self.is_shared(), strict=True)
+        )
         return {
-            task: [
-                v
-                for v, shared in variables
-                if id(v) in self._reach[self.output_of(task)] and not shared
-            ]
-            for task in self.tasks or tuple(self._reach)
+            task: [v for v, owners, shared in found if i in owners and not shared]
+            for i, task in enumerate(self.tasks or self._reach.outputs)
         }
 
     # Compiling
@@ -317,7 +247,7 @@ class MultiTaskModel(keras.Model):
             self._objectives = objectives
             self.balancer = balancer
         self.on_non_finite = on_non_finite
-        self._warned: set = set()
+        self._faults.forget_warnings()
         self._read_function: Any = None
         self._compiled_with = {
             "optimizer": self.optimizer,
@@ -335,9 +265,8 @@ class MultiTaskModel(keras.Model):
 
     def _fit_together(self, objectives: Objectives, balancer: balancers.Balancer) -> None:
         """Check that tasks, backbone and balancer fit, once the backbone is built."""
-        objectives.check_outputs(self._reach)
-        trainable = set(map(id, self.net.trainable_variables))
-        lost = [t for t in objectives.tasks if not trainable & self._reach[self.output_of(t)]]
+        objectives.check_outputs(self._reach.outputs)
+        lost = [t for t in objectives.tasks if not self._reach.trains(self.output_of(t))]
         if lost:
             raise ValueError(
                 "Every task must reach a trainable variable of the backbone. "
@@ -348,15 +277,13 @@ class MultiTaskModel(keras.Model):
 
     def _check_mark(self, balancer: balancers.Balancer) -> None:
         """Check that the backbone marks the representation that a balancer reads gradients at."""
-        if self._below_mark is None:
+        if not self._reach.marked:
             raise ValueError(
                 f"`balancer={type(balancer).__name__}(wrt='representation')` needs a backbone that "
                 "marks where its shared part ends with a `tfmtl.models.Representation`. "
                 f"Received: {type(self.net).__name__} without one"
             )
-        above = [
-            compat.variable_name(v) for v in self.shared_variables if id(v) not in self._below_mark
-        ]
+        above = self._reach.above_mark(self.shared_variables)
         if balancer.reads == "gradients" and above:
             raise ValueError(
                 f"`balancer={type(balancer).__name__}(wrt='representation')` needs every shared "
@@ -443,19 +370,9 @@ class MultiTaskModel(keras.Model):
         Returns:
             Whether the step may be made, a boolean scalar.
         """
-        gradient = tf.fill(tf.shape(losses), not_finite > 0)  # no task's in particular
-        fault = tf.stack([misfits > 0, ~tf.math.is_finite(losses), gradient])  # [kind, task]
-        wrong = tf.reduce_any(fault)
-        first = tf.argmax(tf.cast(tf.reshape(fault, [-1]), tf.int32))
-        tasks = tf.cast(len(self.tasks), tf.int64)
         step = compat.tf_variable(self.progress)[0]
-        found = tf.stack([step, first % tasks, first // tasks, -1])
-        noted = self._fault[0] >= 0
-        # With several steps an execution, those behind one that ends the training are not made.
-        ends = noted & ((self._fault[2] == TRAINED_LABEL) | (self.on_non_finite == "raise"))
-        kept = ends | ~wrong | (noted & (found[2] != TRAINED_LABEL))
-        self._fault.assign(tf.where(kept, self._fault, found))
-        return ~(wrong | ends)
+        raises = self.on_non_finite == "raise"
+        return self._faults.note(step, losses, misfits, not_finite, raises=raises)
 
     def count_step(self, made) -> None:
         """Take down that a training step is over.
@@ -466,9 +383,7 @@ class MultiTaskModel(keras.Model):
         skipped = 1 - tf.cast(made, tf.int64)
         self.progress.assign_add(tf.stack([1, 0, 0, skipped]))
         self.balancer.count(made)
-        limited = self.balancer.limited()
-        fault = tf.convert_to_tensor(self._fault)
-        self._fault.assign(tf.where([False] * 3 + [True], limited, fault))
+        self._faults.note_limit(self.balancer.limited())
 
     # Nothing in the steps is for AutoGraph to convert, and looking takes it seconds.
     @tf.autograph.experimental.do_not_convert
@@ -481,9 +396,7 @@ class MultiTaskModel(keras.Model):
         predictions = self.predictions(data[0], training=False)
         sums = self._objectives.sums(data, predictions, update=True)
         self._objectives.track(sums)
-        misfits = gradients.sum_over_replicas(sums.misfits)
-        found = tf.stack([tf.zeros([], tf.int64), tf.argmax(misfits), EVALUATED_LABEL, -1])
-        self._fault.assign(tf.where(tf.reduce_any(misfits > 0), found, self._fault))
+        self._faults.note_evaluated(gradients.sum_over_replicas(sums.misfits))
         return self.get_metrics_result()
 
     def make_train_function(self, force=False):
@@ -608,7 +521,7 @@ class MultiTaskModel(keras.Model):
         """Build everything and check what can be checked before the first step."""
         if self._objectives is None:
             raise ValueError("Call `compile(optimizer, loss, ...)` before training.")
-        self._fault.assign(_NO_FAULT)
+        self._faults.clear()
         for source in sources:
             if source is None:
                 continue
@@ -638,22 +551,8 @@ class MultiTaskModel(keras.Model):
             FloatingPointError: a loss or gradient is not finite.
             ValueError: a label outside the domain of its loss.
         """
-        step, task, kind, limited = self._fault.numpy().tolist()
-        if limited >= 0:
-            self.warn_once(
-                f"The balancer's weight of task {self.tasks[limited]!r} has reached its limit, as "
-                "the task's gradient has almost vanished. It is kept there."
-            )
-        if step < 0:
-            return
-        self._fault.assign(_NO_FAULT)
-        if kind in (NOT_FINITE, GRADIENT_NOT_FINITE) and self.on_non_finite == "skip":
-            lost = kind == GRADIENT_NOT_FINITE
-            name = "A gradient" if lost else f"The loss of task {self.tasks[task]!r}"
-            message = f"{name} is not finite, first at step {step}. Such steps are skipped."
-            self.warn_once(message, of=name)
-            return
-        raise self._error(step, task, kind)
+        raises = self.on_non_finite == "raise"
+        self._faults.heed(self.tasks, self._objectives.domain, raises=raises)
 
     def warn_once(self, message: str, of: str | None = None) -> None:
         """Warn, unless it was done since ``compile``.
@@ -662,26 +561,7 @@ class MultiTaskModel(keras.Model):
             message: the warning.
             of: what it is about; by default its words.
         """
-        if (of or message) not in self._warned:
-            self._warned.add(of or message)
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-    def _error(self, step: int, task: int, kind: int) -> Exception:
-        """The error to raise for a fault."""
-        name = self.tasks[task]
-        if kind == NOT_FINITE:
-            return FloatingPointError(
-                f"The loss of task {name!r} is not finite at step {step}. "
-                "The weights are those of the last finite step."
-            )
-        if kind == GRADIENT_NOT_FINITE:
-            return FloatingPointError(
-                f"A gradient is not finite at step {step}, though every loss is. Look for infinite "
-                "or NaN inputs. The weights are those of the last finite step."
-            )
-        where = f"at step {step}" if kind == TRAINED_LABEL else "in evaluation"
-        low, high = self._objectives.domain(name)
-        return ValueError(label_error(name, low, high, f"another value {where}"))
+        self._faults.warn_once(message, of)
 
     # Looking at rows outside of a step
 
@@ -802,17 +682,11 @@ class MultiTaskModel(keras.Model):
         return {
             "name": self.name,
             "net": compat.serialize(self.net),
-            "shared": self._shared_config(),
+            "shared": self._reach.given_places() if self._reach else self._shared_given,
             "outputs": self._outputs,
             "layout": self.layout,
             "queries": self.queries,
         }
-
-    def _shared_config(self):
-        """``shared`` by position: a layer's automatic name is another one after loading."""
-        if self._shared_ids is None:
-            return self._shared_given
-        return [i for i, each in enumerate(self.net.weights) if id(each) in self._shared_ids]
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -869,14 +743,6 @@ class MultiTaskModel(keras.Model):
 def _spec_of(value):
     """The specs of a batch of inputs."""
     return tf.nest.map_structure(inputs.spec_of, value)
-
-
-def label_error(task: str, low: float, high: float, received) -> str:
-    """The message for a label that a task's loss is not defined for."""
-    return (
-        f"Labels of task {task!r} must lie in [{low:g}, {high:g}] for its loss, or be NaN for "
-        f"'no label'. Received: {received}"
-    )
 
 
 def _as_list(callbacks) -> list:

@@ -11,14 +11,10 @@ import tensorflow as tf
 
 from tfmtl import compat, distributed, gradients, optimizers, rows, sequential
 from tfmtl.models.representation import recording
-from tfmtl.objectives import LossSums
+from tfmtl.objective import LossSums
 
 if TYPE_CHECKING:
     from tfmtl.model import MultiTaskModel
-
-#: Kinds of fault: a label in training, a loss, a gradient though every loss is finite (a ReLU may
-#: swallow a NaN going forward that comes back), and a label in evaluation.
-TRAINED_LABEL, NOT_FINITE, GRADIENT_NOT_FINITE, EVALUATED_LABEL = range(4)
 
 
 def takes_turns(balancer) -> bool:

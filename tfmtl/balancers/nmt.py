@@ -15,16 +15,12 @@ from tfmtl.balancers.base import (
     check_non_negative,
     check_task_names,
 )
+from tfmtl.balancers.controller import BOUNDS, follow
+from tfmtl.balancers.readings import Readings, level, monitored
 from tfmtl.balancers.staged import Staged
 from tfmtl.callbacks import Reading
 from tfmtl.stages import PriorityStages
 
-#: Rows of the trace that is saved with the model; later readings are not recorded.
-TRACE_ROWS = 2048
-#: Bounds of a multiplier under the controller, which moves its logarithm.
-MULTIPLIER_BOUNDS = (1e-2, 1e2)
-#: A reading moves the controller by at most this many noise widths.
-LARGEST_VIOLATION = 2.0
 #: Relative changes below this are never taken for noise.
 LEAST_NOISE = 5e-3
 
@@ -193,8 +189,7 @@ class NMT(Balancer):
         # Multipliers and the sizes by which losses are divided; per task.
         self._multipliers = compat.add_state(self, "multipliers", (n,))
         self._scales = compat.add_state(self, "scales", (n,), initial=1.0)
-        # The controller, in noise widths: sum and moving average of the violations, the last
-        # violation, and how often its sign has changed.
+        # As `follow` has it.
         self._controller = compat.add_state(self, "controller", (4, n))
         # Loss and 1 - AUC at θ*, the sizes they are measured in, and their relative noise.
         self._baselines = compat.add_state(self, "baselines", (3, n, 2), initial=np.nan)
@@ -215,7 +210,7 @@ class NMT(Balancer):
         }
         # Relative excess over the baselines at the last reading; 0 where nothing is held.
         self._violations = compat.add_state(self, "violations", (n,))
-        self._trace = compat.add_state(self, "trace", (TRACE_ROWS, 3 + 5 * n), initial=np.nan)
+        self._trace = Readings(self, self.tasks)
         self._staged: Staged | None = None
         self._inners: list[Balancer] = []
         if self.inner is not None and self.reads != "gradients":
@@ -351,11 +346,22 @@ class NMT(Balancer):
         count, wait, total, allowed, planned = self._counters.numpy().tolist()
 
         relative = self._relative(risks)
-        violations = np.where(earlier, _monitored(relative), np.nan)
+        violations = np.where(earlier, monitored(relative), np.nan)
         feasible = not (held_out and earlier.any()) or bool(np.nanmax(relative[earlier]) <= 0)
         self._violations.assign(np.nan_to_num(violations))
-        self._record(reading, step, feasible, violations, total)
-        score = _monitored(risks)[current][0] if feasible else np.nanmax(violations)
+        weights = self._mixture().numpy()
+        self._trace.record(
+            total,
+            step,
+            stage,
+            feasible,
+            weights,
+            np.where(earlier, weights / weights[current], 0.0),
+            reading.losses,
+            reading.aucs,
+            violations,
+        )
+        score = monitored(risks)[current][0] if feasible else np.nanmax(violations)
         better = (not feasible, score) < tuple(self._best.numpy())
         if better:
             self._best.assign([not feasible, score])
@@ -389,8 +395,8 @@ class NMT(Balancer):
         baselines[0][ended] = risks[ended]
         starts = np.stack([self._start_losses.numpy(), np.full(len(self.tasks), 0.5)], axis=1)
         baselines[1][ended] = _size(risks, starts)[ended]
-        rows = self._rows_of(stage)
-        late = self._risks_in(rows)[len(rows) // 2 :]
+        seen = self._trace.risks(stage)
+        late = seen[len(seen) // 2 :]
         if len(late) > 1:
             noise = np.median(np.abs(np.diff(late, axis=0)), axis=0) / baselines[1]
             baselines[2][ended] = noise[ended]
@@ -427,19 +433,11 @@ class NMT(Balancer):
         task's name appended, ``weight_``, ``lambda_`` (relative to the stage's own task),
         ``loss_``, ``auc_`` and ``violation_`` (relative excess over the baseline).
         """
-        names = ["step", "stage", "feasible"]
-        for figure in ("weight", "lambda", "loss", "auc", "violation"):
-            names += [f"{figure}_{task}" for task in self.tasks]
-        rows = [dict(zip(names, row, strict=True)) for row in self._recorded().tolist()]
-        for row in rows:
-            row.update(
-                step=int(row["step"]), stage=int(row["stage"]), feasible=bool(row["feasible"])
-            )
-        return rows
+        return self._trace.as_dicts()
 
     def multipliers_at_limit(self) -> dict[str, float]:
         """Multipliers that cannot rise further, by task."""
-        limit = MULTIPLIER_BOUNDS[1] if self.variant == "held_out" else WEIGHT_LIMIT
+        limit = BOUNDS[1] if self.variant == "held_out" else WEIGHT_LIMIT
         values = self._multipliers.numpy().tolist()
         return {t: v for t, v in zip(self.tasks, values, strict=True) if v >= limit}
 
@@ -499,28 +497,27 @@ class NMT(Balancer):
     def _move(self, risks: np.ndarray, earlier: np.ndarray, count: int) -> None:
         """The controller: log λ follows the violation against the previous stage at this time."""
         base, size, noise = self._baselines.numpy()
-        rows = self._rows_of(self.stage - 1)
-        reference = self._risks_in(rows)[count] if count < len(rows) else base
+        before = self._trace.risks(self.stage - 1)
+        reference = before[count] if count < len(before) else base
         width = size * np.fmax(noise, LEAST_NOISE)
         with np.errstate(invalid="ignore"):  # later tasks have no baselines yet
             tolerated = (self._tolerance / size[:, 0])[:, None] * size
             excess = (risks - reference - tolerated) / width
             excess = np.where(earlier, np.nanmax(np.where(np.isnan(excess), -np.inf, excess), 1), 0)
-        excess = np.clip(excess, -LARGEST_VIOLATION, LARGEST_VIOLATION)
-        summed, smoothed, last, turns = self._controller.numpy()
-        turns = turns + (last * excess < 0)
-        low, high = np.log(np.array(MULTIPLIER_BOUNDS) / max(self.multiplier, MULTIPLIER_BOUNDS[0]))
-        gain = 1.0 / (1.0 + turns)
-        summed = np.clip(summed + gain * self.integral * excess, low, high)
-        smoothed = 0.5 * (smoothed + excess)
-        self._controller.assign(np.stack([summed, smoothed, excess, turns]))
-        moved = self.multiplier * np.exp(summed + gain * self.proportional * smoothed)
-        self._multipliers.assign(np.where(earlier, np.clip(moved, *MULTIPLIER_BOUNDS), 0.0))
+        state, multipliers = follow(
+            self._controller.numpy(),
+            excess,
+            start=self.multiplier,
+            integral=self.integral,
+            proportional=self.proportional,
+        )
+        self._controller.assign(state)
+        self._multipliers.assign(np.where(earlier, multipliers, 0.0))
 
     def _level(self) -> np.ndarray:
         """Risks ``[tasks, 2]`` around the stage's best reading."""
         best = self._best_risks.numpy()
-        seen = self._risks_in(self._rows_of(self.stage))
+        seen = self._trace.risks(self.stage)
         places = np.flatnonzero((seen[:, :, 0] == best[:, 0]).all(axis=1))
         return level(seen, int(places[0])) if len(places) else best  # it may not be recorded
 
@@ -529,59 +526,8 @@ class NMT(Balancer):
         if self.variant == "paper" or self.stage == 0:
             return 0
         own = self.tasks.index(self.priority[self.stage - 1])
-        risks = self._risks_in(self._rows_of(self.stage - 1))[:, own]
-        return int(np.argmin(_monitored(risks))) + 1 if len(risks) else 0
-
-    def _recorded(self) -> np.ndarray:
-        trace = self._trace.numpy()
-        return trace[~np.isnan(trace[:, 0])]
-
-    def _rows_of(self, stage: int) -> np.ndarray:
-        """Indices of the recorded readings of a stage."""
-        return np.flatnonzero(self._recorded()[:, 1] == stage + 1)
-
-    def _risks_in(self, rows: np.ndarray) -> np.ndarray:
-        """``[rows, tasks, 2]`` of recorded readings."""
-        n = len(self.tasks)
-        recorded = self._recorded()[rows]
-        losses, aucs = recorded[:, 3 + 2 * n : 3 + 3 * n], recorded[:, 3 + 3 * n : 3 + 4 * n]
-        return np.stack([losses, 1.0 - aucs], axis=2)
-
-    def _record(self, reading, step, feasible, violations, total) -> None:
-        if total >= TRACE_ROWS:
-            return
-        weights = self._mixture().numpy()
-        own = weights[self._rank == self.stage]
-        row = [
-            [step, self.stage + 1, feasible],
-            weights,
-            np.where(self._rank < self.stage, weights / own, 0.0),
-            reading.losses,
-            reading.aucs,
-            violations,
-        ]
-        trace = self._trace.numpy()
-        trace[total] = np.concatenate(row)
-        self._trace.assign(trace)
-
-
-def level(risks: np.ndarray, best: int) -> np.ndarray:
-    """How low a stage's risks were around its best reading: of the means over three readings in a
-    row with that one among them the lowest, each risk for itself.
-
-    Args:
-        risks: ``[readings, ...]``.
-        best: which reading is the best; of fewer than three readings it is the level.
-    """
-    if len(risks) < 3:
-        return risks[best]
-    windows = range(max(0, best - 2), min(best, len(risks) - 3) + 1)
-    return np.min([risks[i : i + 3].mean(axis=0) for i in windows], axis=0)
-
-
-def _monitored(risks: np.ndarray) -> np.ndarray:
-    """1 − AUC where there is one, else the loss; drops the last axis."""
-    return np.where(np.isnan(risks[..., 1]), risks[..., 0], risks[..., 1])
+        risks = self._trace.risks(self.stage - 1)[:, own]
+        return int(np.argmin(monitored(risks))) + 1 if len(risks) else 0
 
 
 def _size(values: np.ndarray, starts) -> np.ndarray:

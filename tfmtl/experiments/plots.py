@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfmtl.balancers.nmt import level
+from tfmtl.balancers.readings import level
 from tfmtl.experiments.panel import ALONE, MODELS, Panel
 from tfmtl.experiments.settings import weighted_sums
 from tfmtl.experiments.tables import label
