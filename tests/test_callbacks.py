@@ -53,6 +53,15 @@ def test_readings_are_spread_evenly_and_end_with_the_epoch(readings):
     )
 
 
+@pytest.mark.parametrize(("at_once", "expected"), [(2, [4, 6, 10]), (5, [5, 10]), (20, [])])
+def test_with_several_steps_an_execution_there_may_be_fewer(at_once, expected):
+    model, callback = make_model(steps_per_execution=at_once), Noted(4)
+    model.fit(make_rows(240).batches(20), epochs=2, callbacks=[callback], verbose=0)  # 12 steps
+    one = [*expected, 12]
+    assert [step for step, _ in callback.found] == [*one, *(12 + step for step in one)]
+    assert callback.per_epoch() == len(one)
+
+
 def test_the_best_weighted_sum_is_kept_and_patience_ends_the_training():
     # Sums 3, 2.5, 2 (best), 2, 3: an equal one is not better.
     losses = [[2.0, 2.0], [1.0, 3.0], [1.5, 1.0], [1.0, 2.0], [3.0, 0.0], [0.0, 0.0]]
@@ -106,12 +115,14 @@ def test_a_line_says_where_nmt_stands(terminal):
     model.fit(batches, epochs=4, verbose=0, callbacks=[StageProgress(console)])
     last = f"AUC {model.balancer.baselines()['click']['auc']:.4f}"
     now = r"AUC 0\.\d{4}"
-    held = rf"click {now}, like {now} \(held at {now}, λ [\d.]+\)"
+    held = rf"click {now}, like {now} \(baseline 0\.\d{{4}}, λ [\d.]+\)"
+    against = r"AUC 0\.\d{4} against (AUC )?0\.\d{4}(, loss 0\.\d+ against 0\.\d+)?"
     expected = [
-        *(rf"stage 1 of 2, epoch {1 + i // 2} of 4, reading {1 + i}: like {now}" for i in range(4)),
-        f"stage 1 of 2 ended: like {now}",  # the second stage may have raised its baseline since
-        *(rf"stage 2 of 2, epoch {1 + i // 2} of 4, reading {1 + i}: {held}" for i in range(4, 8)),
-        f"stage 2 of 2 ended: click {last}",
+        *(rf"stage 1/2, epoch {1 + i // 2}/4: like {now}" for i in range(4)),
+        # The second stage may have raised its baseline since.
+        f"stage 1 of 2 ended: like {now} around its best reading",
+        *(rf"stage 2/2, epoch {1 + i // 2}/4: {held}" for i in range(4, 8)),
+        f"stage 2 of 2 ended: click {last} around its best reading; like (NOT )?held, {against}",
     ]
     written = console.file.getvalue()
     if terminal:  # a reading's line is written over

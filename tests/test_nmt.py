@@ -175,6 +175,7 @@ def test_the_result_is_the_reading_that_the_trace_calls_best(variant):
             expected = min(second, key=lambda row: row["violation_like"])
     else:
         expected = second[-1]
+    assert model.balancer.kept()[1] == pytest.approx(expected, nan_ok=True)
     reading = model.read()
     np.testing.assert_allclose(
         reading.losses, [expected["loss_like"], expected["loss_click"]], rtol=1e-5
@@ -214,6 +215,35 @@ def test_multipliers_are_free_of_the_losses_scale(factor):
     other, _ = train(["like", "click"], patience=100, loss=scaled)
     for one, two in zip(plain.balancer.trace()[:10], other.balancer.trace()[:10], strict=True):
         assert two["lambda_like"] == pytest.approx(one["lambda_like"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("known", "at_once", "stages"),
+    # Six batches an epoch. Of unknown length, the first epoch has one reading, the others four.
+    [(True, 10, [1, 1, 2, 2]), (False, 1, [1] * 6 + [2] * 7)],
+    ids=["known", "unknown"],
+)
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_stages_share_the_readings_that_there_are(known, at_once, stages):
+    rows = two_tasks()
+    batches = rows.batches(100)
+    if not known:
+        batches = batches.filter(lambda *_: True)
+    model = tfmtl.MultiTaskModel(
+        tfmtl.models.SharedBottom(["like", "click"], tfmtl.FeatureSpec({"item": 20}, width=4))
+    )
+    model.compile(
+        loss=dict.fromkeys(["like", "click"], "binary_crossentropy"),
+        balancer=balancers.NMT(["like", "click"], patience=100),
+        steps_per_execution=at_once,
+    )
+    model.fit(batches, validation_data=rows.batches(300), epochs=4, verbose=0)
+    assert [row["stage"] for row in model.balancer.trace()] == stages
+
+
+def test_a_fit_that_is_too_short_for_all_stages_says_so():
+    with pytest.warns(RuntimeWarning, match=r"ended in stage 1 of 2: \['click'\] have not"):
+        train(["like", "click"], epochs=1, readings=1)
 
 
 def test_three_tasks_run_through_three_stages():

@@ -134,7 +134,7 @@ def test_the_weights_at_an_epochs_end_are_those_of_its_figures(variant):
 def test_stopping_early_leaves_out_the_later_stages_of_nmt():
     model = steep(balancer=nmt())
     stopping = keras.callbacks.EarlyStopping("val_click_loss", mode="min", min_delta=9, patience=1)
-    with pytest.warns(RuntimeWarning, match=r"in stage 1 of 2, not by NMT: \['click'\] have not"):
+    with pytest.warns(RuntimeWarning, match=r"not by NMT, in stage 1 of 2: \['click'\] have not"):
         history = model.fit(**data(epochs=8), callbacks=[stopping])
     assert history.history["stage"] == [1, 1]
     best = min(row["loss_like"] for row in model.balancer.trace())

@@ -179,7 +179,9 @@ class HeldOutReadings(keras.callbacks.Callback):
     Without ``validation_data`` the training rows are read.
 
     Args:
-        readings: how many an epoch, evenly spread, the last at its end.
+        readings: how many an epoch, evenly spread, the last at its end. There are fewer where an
+            epoch has less than so many executions of ``compile(steps_per_execution=...)``, and in
+            the first epoch of data of unknown length, which has one.
 
     Raises:
         ValueError: ``readings`` below 1.
@@ -200,13 +202,25 @@ class HeldOutReadings(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._steps = self.params.get("steps")
 
+    def per_epoch(self) -> int:
+        """How many readings an epoch has; what was asked for as long as its length is not known."""
+        if not self._steps:
+            return self.readings
+        at_once = compat.steps_at_once(self.model)
+        due = {self._due(batch) for batch in range(at_once, self._steps, at_once)}
+        return len(due - {0}) + 1
+
+    def _due(self, batch: int) -> int:
+        """How many readings are due after so many steps of an epoch."""
+        return batch * self.readings // self._steps  # type: ignore[operator]
+
     def on_epoch_begin(self, epoch, logs=None):
         self._done = 0
 
     def on_train_batch_end(self, batch, logs=None):
         self._batch = batch + 1
         if self._steps and self._batch < self._steps:
-            due = math.floor(self._batch * self.readings / self._steps)
+            due = self._due(self._batch)
             if due > self._done:
                 self._done = due
                 self.on_reading(self.model.read())

@@ -201,9 +201,13 @@ def steps_per_execution(model):
     ``None`` for one step. Not to be asked in a graph.
     """
     steps = model.steps_per_execution if KERAS_3 else model._steps_per_execution
-    if steps is None or int(steps if KERAS_3 else steps.numpy()) == 1:
-        return None
-    return steps
+    return None if steps_at_once(model) == 1 else steps
+
+
+def steps_at_once(model) -> int:
+    """The same as a number."""
+    steps = model.steps_per_execution if KERAS_3 else model._steps_per_execution
+    return 1 if steps is None else int(steps if KERAS_3 else steps.numpy())
 
 
 def start_at_epoch(model, epoch: int | None) -> None:

@@ -16,9 +16,10 @@ class StageProgress(keras.callbacks.Callback):
 
     The line says which stage runs, what the last reading found of its task, and for each task that
     is held where it stands, its baseline and its multiplier λ. At a terminal it is written anew
-    with each reading, elsewhere once an epoch. A stage that has ended leaves a line with the
-    baseline of its task, and one more where the constraints left less than half of what the stage
-    had learnt.
+    with each reading, elsewhere once an epoch. A stage that has ended leaves a line with the level
+    of its task, the baseline of later stages, and says whether the earlier tasks are held in the
+    weights that it gives; and one more where the constraints left less than half of what it had
+    learnt.
 
     Args:
         console: where to print; by default to the standard output.
@@ -47,6 +48,7 @@ class StageProgress(keras.callbacks.Callback):
         nmt = self.model.balancer
         if self._stage < 0:  # not before: a callback may restore a run when training begins
             self._stage, self._shown = nmt.stage, nmt.readings_taken
+            self._baselines = nmt.baselines()
         self._show_ended()
         self._epoch = epoch + 1
 
@@ -65,26 +67,45 @@ class StageProgress(keras.callbacks.Callback):
     def _show_ended(self) -> None:
         nmt = self.model.balancer
         while self._stage < nmt.stage:
-            task = nmt.priority[self._stage]
+            if nmt.trace()[-1]["stage"] == self._stage + 1:
+                self._show_reading()
+            task, earlier = nmt.priority[self._stage], nmt.priority[: self._stage]
             found = nmt.baselines()[task]
-            level = _level(**found)
-            self._print(f"stage {self._stage + 1} of {len(nmt.priority)} ended: {task} {level}")
+            level = f"{task} {_level(**found)} around its best reading"
             self._stage += 1
+            parts = [level, *(self._said_of(each) for each in earlier)]
+            self._print(f"stage {self._stage} of {len(nmt.priority)} ended: {'; '.join(parts)}")
+            self._baselines = nmt.baselines()
             seen = [r[f"auc_{task}"] for r in nmt.trace() if r["stage"] == self._stage]
-            if self._stage > 1 and _fell_short(found["auc"], seen):
+            if earlier and _fell_short(found["auc"], seen):
                 self._print(
-                    f"{task} had reached AUC {max(seen):.4f}, but not while "
-                    f"{', '.join(nmt.priority[: self._stage - 1])} stood at the baseline on the "
-                    "held-out rows. These may have too few of its labels to tell, or the tasks are "
-                    "at odds: try more held-out rows, more epochs, or a tolerance."
+                    f"{task} had reached AUC {max(seen):.4f}, but not while {', '.join(earlier)} "
+                    "stood at the baseline on the held-out rows. These may have too few of its "
+                    "labels to tell, or the tasks are at odds: try more held-out rows, more "
+                    "epochs, or a tolerance."
                 )
+
+    def _said_of(self, task: str) -> str:
+        """Whether an earlier task is held in what the stage that has just ended gives."""
+        nmt = self.model.balancer
+        kept = next((r for r in nmt.kept() if r["stage"] == self._stage), None)
+        if kept is None or nmt.variant == "paper":  # which has no readings that are feasible
+            return f"{task} was to stay where it was"
+        loss, auc = kept[f"loss_{task}"], kept[f"auc_{task}"]
+        baseline = self._baselines[task]
+        if kept["feasible"]:
+            return f"{task} held, {_level(loss, auc)} against {_level(**baseline)}"
+        views = [f"loss {loss:.4g} against {baseline['loss']:.4g}"]
+        if not math.isnan(auc):
+            views.insert(0, f"AUC {auc:.4f} against {baseline['auc']:.4f}")
+        return f"{task} NOT held, {', '.join(views)}"
 
     def _show_reading(self) -> None:
         nmt = self.model.balancer
         if nmt.readings_taken == self._shown:
             return
         self._shown = nmt.readings_taken
-        last, baselines = nmt.trace()[-1], nmt.baselines()
+        last = nmt.trace()[-1]
         running, *held = nmt.priority[last["stage"] - 1 :: -1]
 
         def found(task: str) -> str:
@@ -92,11 +113,12 @@ class StageProgress(keras.callbacks.Callback):
 
         parts = [found(running)]
         for task in held:
-            where = f"held at {_level(**baselines[task])}, λ {last[f'lambda_{task}']:.3g}"
+            baseline = _level(**self._baselines[task])
+            where = f"baseline {baseline.split()[-1]}, λ {last[f'lambda_{task}']:.3g}"
             parts.append(f"{found(task)} ({where})")
         where = (
-            f"stage {last['stage']} of {len(nmt.priority)}, "
-            f"epoch {self._epoch} of {self.params['epochs']}, reading {self._shown}"
+            f"stage {last['stage']}/{len(nmt.priority)}, epoch {self._epoch}/"
+            f"{self.params['epochs']}"
         )
         self._print(f"{where}: {', '.join(parts)}", stays=not self._console.is_terminal)
 

@@ -28,7 +28,7 @@ class PriorityStages(HeldOutReadings):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        planned = self.params["epochs"] * self.readings
+        planned = self.params["epochs"] * self.per_epoch()
         if self._nmt.done:
             self._nmt.proceed(planned)
         elif not self._nmt.started:
@@ -50,8 +50,10 @@ class PriorityStages(HeldOutReadings):
         better = self._nmt.observe(reading, self.model.steps_taken)
         for task, multiplier in self._nmt.multipliers_at_limit().items():
             self.model.warn_once(
-                f"The multiplier of task {task!r} has reached its limit, {multiplier:g}, and its "
-                "constraint does not hold yet. It is kept there.",
+                f"The multiplier of task {task!r} has reached its limit, {multiplier:g} times the "
+                "ratio of the losses' sizes, and its constraint does not hold yet; it stays there. "
+                "Wider layers, a model that gives tasks room of their own (PLE), or a tolerance "
+                "may help.",
                 of=f"multiplier {task}",
             )
         if better:
@@ -60,7 +62,11 @@ class PriorityStages(HeldOutReadings):
     def on_epoch_end(self, epoch, logs=None):
         # Another stage than the last, if it is over, ends when the next epoch begins: callbacks
         # that keep the weights of the best epoch are still to see those that its figures are of.
+        known = bool(self._steps)
         super().on_epoch_end(epoch, logs)
+        if not known and not self._nmt.done:
+            left = self.params["epochs"] - epoch - 1
+            self._nmt.plan(self._nmt.readings_taken + left * self.per_epoch())
         if self._nmt.stage == len(self._nmt.tasks) - 1:
             self._go_on()
 
@@ -71,10 +77,17 @@ class PriorityStages(HeldOutReadings):
         if nmt.has_best and not self._keeps_last:
             nmt.restore("best", self._weights)
         missed = list(nmt.priority[nmt.stage + 1 :])
-        if self.model.stop_training and missed:
+        if missed:
+            stopped = self.model.stop_training
+            how = "was stopped, not by NMT," if stopped else "ended"
+            remedy = (
+                "NMT(patience=...) stops each stage by itself."
+                if stopped
+                else ("Each stage needs at least a reading: give more epochs, or smaller batches.")
+            )
             self.model.warn_once(
-                f"Training was stopped in stage {nmt.stage + 1} of {len(nmt.tasks)}, not by NMT: "
-                f"{missed} have not been trained. NMT(patience=...) stops each stage by itself."
+                f"Training {how} in stage {nmt.stage + 1} of {len(nmt.tasks)}: {missed} have not "
+                f"been trained. {remedy}"
             )
 
     @property

@@ -324,7 +324,14 @@ class NMT(Balancer):
         self.store("start", variables)
         self._start_losses.assign(reading.losses)
         self._scales.assign(_size(reading.losses, reading.losses))
-        self._counters.assign([0, 0, 0, max(1, planned // len(self.tasks)), planned])
+        self.plan(planned)
+
+    def plan(self, planned: int) -> None:
+        """Expect so many readings in all; the running stage may have its share of those left."""
+        count, wait, total, _, _ = self._counters.numpy().tolist()
+        left = planned - (total - count)
+        allowed = max(1, left // max(1, len(self.tasks) - self.stage))
+        self._counters.assign([count, wait, total, allowed, planned])
 
     def proceed(self, planned: int) -> None:
         """Go on with the last stage after all have ended, for ``planned`` more readings."""
@@ -414,9 +421,9 @@ class NMT(Balancer):
             inner.restart()
         _, _, total, _, planned = self._counters.numpy().tolist()
         self._stage.assign(stage + 1)
-        left = len(self.tasks) - stage - 1
-        self._counters.assign([0, 0, total, max(1, (planned - total) // max(1, left)), planned])
-        return left == 0
+        self._counters.assign([0, 0, total, 1, planned])
+        self.plan(planned)
+        return self.done
 
     def store(self, which: str, variables: Sequence) -> None:
         """Copy the backbone's weights to ``"start"`` or ``"best"``."""
@@ -434,6 +441,27 @@ class NMT(Balancer):
         ``loss_``, ``auc_`` and ``violation_`` (relative excess over the baseline).
         """
         return self._trace.as_dicts()
+
+    def kept(self) -> list[dict]:
+        """For each stage that has ended the reading that it gave its weights of, as in
+        :meth:`trace`: ``feasible`` says whether the earlier tasks are held in it.
+        """
+        found, trace = [], self.trace()
+        for stage in range(self.stage):
+            rows = [row for row in trace if row["stage"] == stage + 1]
+            if self.variant == "paper" and stage:
+                rows = rows[-1:]
+            if rows:  # only so many readings are recorded
+                found.append(min(rows, key=self._badness))
+        return found
+
+    def _badness(self, row: Mapping) -> tuple[bool, float]:
+        """What the best reading of a stage has least of."""
+        own, *held = self.priority[row["stage"] - 1 :: -1]
+        if not row["feasible"]:
+            return True, max(row[f"violation_{task}"] for task in held)
+        loss, auc = row[f"loss_{own}"], row[f"auc_{own}"]
+        return False, loss if np.isnan(auc) else 1.0 - auc
 
     def multipliers_at_limit(self) -> dict[str, float]:
         """Multipliers that cannot rise further, by task."""

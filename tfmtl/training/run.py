@@ -51,6 +51,7 @@ def build(recipe: Recipe, splits: Splits, alone: str | None = None) -> MultiTask
     tasks = recipe.tasks
     binary = {task: _is_binary(splits.train.labels[task]) for task in tasks}
     kind, options = MODELS[recipe.model], dict(recipe.options)
+    steps = int(_batches(splits.train, recipe, recipe.batch_size).cardinality())
     strategy = tf.distribute.get_strategy()
     if recipe.strategy == "mirrored":
         strategy = tf.distribute.MirroredStrategy()
@@ -77,7 +78,8 @@ def build(recipe: Recipe, splits: Splits, alone: str | None = None) -> MultiTask
             optimizers.named(recipe.optimizer, learning_rate=recipe.learning_rate),
             loss=found,
             balancer=_balancer(recipe, alone),
-            steps_per_execution=10,
+            # Held-out rows are read between executions.
+            steps_per_execution=max(1, min(10, steps // 8)),
         )
     return model
 
