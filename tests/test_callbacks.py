@@ -74,6 +74,19 @@ def test_the_best_weighted_sum_is_kept_and_patience_ends_the_training():
         np.testing.assert_array_equal(kept, now)
 
 
+def test_it_says_which_weights_are_kept(capsys):
+    for losses, said in (
+        ([2, 1, 1, 1], "2 readings of the held-out rows brought"),
+        ([2, 1], "The"),
+    ):
+        callback = Scripted([[each, 0] for each in losses], readings=1, patience=2, verbose=1)
+        model = make_model()
+        model.fit(make_rows(20).batches(20), epochs=len(losses), callbacks=[callback], verbose=0)
+        written = capsys.readouterr().out
+        assert written.startswith(f"Epoch {len(losses)}: {said} ")
+        assert "The weights are those of the best reading, in epoch 2." in written
+
+
 def test_by_auc_a_task_without_one_counts_by_its_loss():
     # 1 - AUC of like, half the loss of click: 0.8, 0.45 (best), 0.5.
     losses = [[9.0, 1.0], [9.0, 0.5], [0.0, 0.2]]

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import tfmtl
 from tfmtl import data, models
-from tfmtl.data.table import described
+from tfmtl.data.table import described, values_of
 from tfmtl.preprocessing import Category, Cross, Number
 
 pd = pytest.importorskip("pandas")
@@ -41,8 +41,19 @@ def test_what_columns_are_taken_for():
     assert found["price"] == Number(log=True)
     assert found["balance"] == Number()
     assert found["row"] is None and found["constant"] is None
+    assert described(pd.DataFrame({"yes": [True, False, None] * 10}))["yes"] == Category(
+        dtype="int64"
+    )
     some = described(pd.DataFrame({"few": ["a", "b", "c", "d", "d"]}))
     assert some["few"] == Category(least=2)
+
+
+def test_true_and_false_are_one_and_zero():
+    truth = pd.Series([True, False, None, True])
+    np.testing.assert_array_equal(values_of(truth, "int64"), [1, 0, -1, 1])
+    np.testing.assert_array_equal(values_of(truth, "float32"), [1, 0, np.nan, 1])
+    np.testing.assert_array_equal(values_of(truth.dropna().astype(bool), "int64"), [1, 0, 1])
+    np.testing.assert_array_equal(values_of(pd.Series([1, 0]), "int64"), [1, 0])
 
 
 @pytest.mark.parametrize("groups", [None, "session"])
@@ -59,6 +70,7 @@ def test_parts_and_columns(groups, tmp_path):
         groups=groups,
         seed=1,
     )
+    assert len(repr(splits)) < 500 and "train=320 rows" in repr(splits)
     parts = [splits.train, splits.validation, splits.test]
     assert [len(part) for part in parts] == [320, 40, 40]
     expected = {"city", "shop_id", "stars", "price", "balance", "tags", "city_stars"}

@@ -1,20 +1,24 @@
 """From a table to a served model, by the command line: train, look, export, predict."""
 
 import dataclasses
+import io
 import re
 import warnings
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from click.testing import CliRunner
+from rich.console import Console
 
 from tests.test_table import frame
 from tfmtl import callbacks, serving, training
 from tfmtl.cli import main
+from tfmtl.data.table import described
 from tfmtl.experiments.runs import read_csv
 from tfmtl.preprocessing import Category, Cross, Number
-from tfmtl.training import Recipe, run
+from tfmtl.training import Recipe, run, show, single
 
 pytest.importorskip("pandas")
 FILE = """data:
@@ -107,6 +111,11 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(folder, old, new, messa
 def test_from_a_table_to_predictions(folder):
     shown = invoke("data", "log.csv")
     assert "city 2" in shown and "left out" in shown
+    shown = invoke("data", "log.csv", "--tasks", "buy")
+    assert "AUC of buy" in shown and "tells" not in shown
+    assert shown.index(" city ") < shown.index(" stars ")  # which tells less of buy
+    assert "Received: ['sold']" in invoke("data", "log.csv", "--tasks", "sold", code=2)
+    assert "goes with a CSV file" in invoke("data", "census", "--tasks", "income", code=2)
     shown = invoke("train", "ranker.yaml", "--alone", "--seed", 3)
     assert "buy alone" in shown and "a cross of city, stars" in shown
     assert re.search(r"click \d\.\d{4} \d\.\d{4} [+-]", shown)
@@ -132,6 +141,9 @@ def test_from_a_table_to_predictions(folder):
 
     score = ["--score", "product:buy=1,click=0.5"]
     assert "Wrote served/1/" in invoke("export", out, "--to", "served", *score)
+    assert "there is no folder no" in invoke(
+        "predict", "served/1", "log.csv", "--out", "no/a.csv", code=2
+    )
     invoke("predict", "served/1", "log.csv", "--out", "scores.csv")
     import pandas as pd
 
@@ -219,6 +231,51 @@ def test_predictions_stand_in_order_behind_columns_that_are_kept(folder):
     assert "session,row,buy,click s0,r0," in written
     assert "but versions ['1']" in invoke("predict", "out/model", "some.csv", code=2)
     assert "missing: ['no']" in invoke("predict", "out/model/1", "some.csv", "--keep", "no", code=2)
+
+
+def test_what_a_column_tells_of_a_label_by_itself():
+    import pandas as pd
+
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, 40_000).astype("float32")
+    noise = draw.normal(size=40_000)
+    assert single.auc(pd.Series(labels), labels) == 1
+    assert single.auc(pd.Series(noise), labels) == pytest.approx(0.5, abs=0.05)
+    # Scores of two normal distributions a deviation apart; both are seen in bins alone.
+    expected = scipy.stats.norm.cdf(1 / np.sqrt(2))
+    for of in (labels, 1 - labels):
+        assert single.auc(pd.Series(noise + of), labels) == pytest.approx(expected, abs=0.03)
+    words = pd.Series(np.where(labels == 1, None, "there"), dtype=object)
+    assert single.auc(words, labels) == 1  # missing tells all
+    assert single.auc(pd.Series([f"row {i}" for i in range(40_000)]), labels) == 0.5
+    known = np.where(draw.random(40_000) < 0.5, np.nan, labels)
+    assert single.auc(pd.Series(labels), known) == 1
+    assert np.isnan(single.auc(pd.Series(noise), 3 * labels))
+    assert np.isnan(single.auc(pd.Series(noise), np.ones(40_000)))
+
+
+def test_notes_on_columns():
+    import pandas as pd
+
+    rows = pd.DataFrame(
+        {
+            "day": ["2024-01-01 10:00", "2024-01-02 11:00"] * 50,
+            "leak": np.arange(100) % 2,
+            "flag": [True, False] * 50,
+            "rare": [None] * 99 + [1.5],
+            "buy": (np.arange(100) % 2).astype(float),
+        }
+    )
+    console = Console(file=io.StringIO(), width=300)
+    console.print(show.described(rows, described(rows), ["buy"]))
+    lines = {line.split()[1]: line for line in console.file.getvalue().splitlines() if "│" in line}
+    assert "dates?" in lines["day"] or "tells buy" in lines["day"]
+    assert "1.000" in lines["leak"] and "tells buy" in lines["leak"]
+    assert "integers as ids" in lines["flag"]
+    assert "99%" in lines["rare"] and "buy" not in lines
+    console = Console(file=io.StringIO(), width=300)
+    console.print(show.described(rows, described(rows)))
+    assert "dates?" in console.file.getvalue() and "a label?" in console.file.getvalue()
 
 
 def test_a_balancer_by_its_name_in_any_case():

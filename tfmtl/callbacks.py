@@ -238,6 +238,7 @@ class BestReading(HeldOutReadings):
         weights: the weight of each task in the sum; a task left out counts 0.
         readings: how many readings an epoch.
         patience: how many readings without a better one end the training.
+        verbose: 1 says at the end of training which reading's weights are kept.
         monitor: what is summed: ``"loss"``, or ``"auc"`` for 1 - AUC where a task has one (labels
             of 0 and 1, or a loss of pairs or lists: the share of pairs in order) and its loss where
             not.
@@ -255,6 +256,7 @@ class BestReading(HeldOutReadings):
         readings: int = 4,
         patience: int = 5,
         monitor: str = "loss",
+        verbose: int = 0,
     ):
         super().__init__(readings)
         if monitor not in ("loss", "auc"):
@@ -266,6 +268,7 @@ class BestReading(HeldOutReadings):
         self.weights = dict(weights)
         self.patience = patience
         self.monitor = monitor
+        self.verbose = verbose
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
@@ -276,6 +279,7 @@ class BestReading(HeldOutReadings):
                 f"Received: {unknown}"
             )
         self._best = math.inf
+        self._best_epoch = 0
         self._wait = 0
         self._kept: list[np.ndarray] | None = None
 
@@ -287,6 +291,7 @@ class BestReading(HeldOutReadings):
         value = float(np.dot(weights, values))
         if value < self._best:
             self._best = value
+            self._best_epoch = self._epoch
             self._wait = 0
             self._kept = self.model.net.get_weights()
         else:
@@ -294,9 +299,20 @@ class BestReading(HeldOutReadings):
             if self._wait >= self.patience:
                 self.model.stop_training = True
 
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        self._epoch = epoch + 1
+
     def on_train_end(self, logs=None):
-        if self._kept is not None:
-            self.model.net.set_weights(self._kept)
+        if self._kept is None:
+            return
+        self.model.net.set_weights(self._kept)
+        if self.verbose:
+            stopped = f"{self.patience} readings of the held-out rows brought nothing better. "
+            print(
+                f"Epoch {self._epoch}: {stopped if self._wait >= self.patience else ''}"
+                f"The weights are those of the best reading, in epoch {self._best_epoch}."
+            )
 
 
 class TaskBoard(keras.callbacks.Callback):

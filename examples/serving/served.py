@@ -10,6 +10,9 @@ class Served:
     def predict(self, columns, params=None):
         serve = self.model.signatures["serving_default"]
         _, specs = serve.structured_input_signature
+        missing = sorted(set(specs) - set(columns))
+        if missing:
+            raise ValueError(f"Columns must be {sorted(specs)}. Missing: {missing}")
         inputs = {name: tf.constant(columns[name], spec.dtype) for name, spec in specs.items()}
         return {name: values.numpy() for name, values in serve(**inputs).items()}
 

@@ -15,6 +15,7 @@ from tfmtl.cli.common import (
     check_rows,
     completes,
     console,
+    names,
     names_option,
 )
 
@@ -28,7 +29,12 @@ def _names(context, parameter, incomplete):
 @click.command(cls=Command)
 @click.argument("name", required=False, shell_complete=_names)
 @PATH
-def data(name, path):
+@click.option(
+    "--tasks",
+    help="Comma-separated: a CSV file's columns of labels. Shows what each other column tells of "
+    "them by itself: does one give the answer away?",
+)
+def data(name, path, tasks):
     """List data sets, check a copy, or look at a CSV file's columns.
 
     NAME is one of the known data sets: what it is and where to get it, and with --path whether a
@@ -58,8 +64,15 @@ def data(name, path):
                 frame = read(name)
         except ImportError as error:
             raise click.ClickException(str(error)) from error
-        console().print(show.described(frame, described(frame)))
+        chosen = () if tasks is None else names(tasks)
+        with names_option("--tasks", ValueError):
+            missing = sorted(set(chosen) - set(frame.columns))
+            if missing:
+                raise ValueError(f"expected columns of {name}. Received: {missing}")
+            console().print(show.described(frame, described(frame), chosen))
         return
+    if tasks is not None:
+        raise click.BadParameter(f"goes with a CSV file. Received: {name}", param_hint="--tasks")
     source = SOURCES[name]
     click.echo(inspect.cleandoc(source.load.__doc__ or "").partition("\nArgs:")[0].strip() + "\n")
     click.echo(f"Tasks: {', '.join(source.tasks)}.")

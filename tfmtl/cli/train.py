@@ -96,8 +96,13 @@ def _names_given(otherwise: str, options) -> Iterator[None]:
 
 
 def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
+    import tensorflow as tf
+
     from tfmtl.training import run, show
 
+    tf.get_logger().setLevel("ERROR")  # of functions that are traced anew for each model
+    with names_option("--out", FileExistsError):
+        run.check_untrained(folder)
     try:
         with names_option("data", ValueError, FileNotFoundError):
             splits = run.load(recipe)
@@ -105,20 +110,22 @@ def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
         raise click.ClickException(str(error)) from error
     out = console()
     out.print(show.columns(splits))
-    out.print(show.labels(splits))
+    out.print(show.labels(recipe, splits))
     recipe = dataclasses.replace(recipe, columns=splits.preprocessor.columns)
     with names_option("--out", FileExistsError):
         run.check_free(folder, recipe)
+    # Keras' bar is for terminals; elsewhere it writes a line an epoch.
+    verbose = "auto" if out.is_terminal else 2
     others = {}
     if alone:
         for task in recipe.tasks:
             out.print(f"{task} alone")
-            others[task] = run.alone(recipe, splits, task)
+            others[task] = run.alone(recipe, splits, task, verbose=verbose)
     behind = run.epochs_done(folder)
     if behind:
         out.print(f"{folder} holds a killed run: it goes on after epoch {behind}", markup=False)
     try:
-        found = run.train(recipe, folder, splits=splits)
+        found = run.train(recipe, folder, splits=splits, verbose=verbose)
     except KeyboardInterrupt:
         if run.epochs_done(folder):
             click.echo(f"\nThe same command goes on from what {folder} holds.", err=True)
@@ -190,6 +197,8 @@ def predict(model, rows, out, keep):
             f"{model} holds no SavedModel{f', but versions {versions}' if versions else ''}",
             param_hint="MODEL",
         )
+    if out is not None and not out.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
     try:
         with names_option("ROWS", ValueError, FileNotFoundError):
             found = training.scores(model, rows, keep=() if keep is None else names(keep))

@@ -273,6 +273,12 @@ class Splits(Generic[Part]):
     scales: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessor: Any = None
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{name}={len(getattr(self, name)):,} rows" for name in ("train", "validation", "test")
+        )
+        return f"Splits({sizes}, tasks={self.tasks}, features={self.features})"
+
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
             if len(getattr(self, name)) == 0:

@@ -84,7 +84,7 @@ def table(
         )
     left = [n for n in frame.columns if n not in {*tasks, *ignore, *raw, groups}]
     kinds = {**{n: c for n, c in described(frame[left], width).items() if c is not None}, **given}
-    labels = {task: _labels(task, frame[task]) for task in tasks}
+    labels = {task: labels_of(task, frame[task]) for task in tasks}
     preprocessor = Preprocessor(kinds)
     inputs = columns_of(frame, preprocessor.signature())
     owners = None if groups is None else frame[groups].factorize()[0]
@@ -142,15 +142,23 @@ def described(frame: Any, width: int = 8) -> dict[str, Column | None]:
     """What the columns of a DataFrame seem to be; ``None`` for one that tells nothing, as it has
     one value throughout or another in every row.
 
-    Strings, and integers of at most 1,000 values or named like ids, are categories; of a category
-    that half of the rows have to themselves, values met once are unknown. Other numbers are scaled,
-    after ``log(1 + x)`` where they are not negative and have a long tail.
+    Strings, and integers of at most 1,000 values or named like ids, are categories, true and false
+    counting as 1 and 0; of a category that half of the rows have to themselves, values met once are
+    unknown. Other numbers are scaled, after ``log(1 + x)`` where they are not negative and have a
+    long tail.
     """
     return {name: _described(str(name), frame[name], width) for name in frame.columns}
 
 
+def _truth_as_numbers(column: Any) -> Any:
+    """A column of true and false, and what is missing, as 1, 0 and NaN; others as they are."""
+    if require("pandas").api.types.infer_dtype(column, skipna=True) != "boolean":
+        return column
+    return column.map({True: 1.0, False: 0.0}).astype("float64")
+
+
 def _described(name: str, column: Any, width: int) -> Column | None:
-    known = column.dropna()
+    known = _truth_as_numbers(column).dropna()
     distinct = known.nunique()
     of_numbers = known.dtype.kind in "iuf"
     whole = of_numbers and bool(np.isfinite(known).all()) and bool((known % 1 == 0).all())
@@ -182,7 +190,7 @@ def values_of(column: Any, dtype: str) -> np.ndarray:
     """
     if dtype == "string":
         return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
-    numbers = require("pandas").to_numeric(column, errors="coerce")
+    numbers = require("pandas").to_numeric(_truth_as_numbers(column), errors="coerce")
     if dtype == "int64":
         numbers = numbers.where(numbers % 1 == 0)
     odd = column[numbers.isna() & column.notna()]
@@ -198,7 +206,8 @@ def values_of(column: Any, dtype: str) -> np.ndarray:
     return numbers.to_numpy("float32")
 
 
-def _labels(task: str, column: Any) -> np.ndarray:
+def labels_of(task: str, column: Any) -> np.ndarray:
+    """A column of labels, ``[rows]`` float32; raises ``ValueError`` where it holds no numbers."""
     pandas = require("pandas")
     numbers = pandas.to_numeric(column, errors="coerce").astype("float32")
     wrong = column[numbers.isna() & column.notna()]

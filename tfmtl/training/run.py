@@ -49,7 +49,6 @@ def build(recipe: Recipe, splits: Splits, alone: str | None = None) -> MultiTask
         alone: the one task to train, the others being at rest.
     """
     tasks = recipe.tasks
-    binary = {task: _is_binary(splits.train.labels[task]) for task in tasks}
     kind, options = MODELS[recipe.model], dict(recipe.options)
     steps = int(_batches(splits.train, recipe, recipe.batch_size).cardinality())
     strategy = tf.distribute.get_strategy()
@@ -60,7 +59,9 @@ def build(recipe: Recipe, splits: Splits, alone: str | None = None) -> MultiTask
             net = kind(splits.features, layout="lists", seed=recipe.seed, **options)
             model = MultiTaskModel(net, outputs=dict.fromkeys(tasks, "score"), layout="lists")
         else:
-            activations = {task: "sigmoid" if binary[task] else None for task in tasks}
+            activations = {
+                task: "sigmoid" if _is_binary(splits.train.labels[task]) else None for task in tasks
+            }
             net = kind(
                 tasks,
                 splits.features,
@@ -69,19 +70,27 @@ def build(recipe: Recipe, splits: Splits, alone: str | None = None) -> MultiTask
                 **options,
             )
             model = MultiTaskModel(net)
-        found = {}
-        for task in tasks:
-            name = "binary_crossentropy" if binary[task] else "mean_squared_error"
-            name = recipe.loss.get(task, "pairwise_logistic" if recipe.lists else name)
-            found[task] = loss_named(task, name) if alone in (None, task) else None
         model.compile(
             optimizers.named(recipe.optimizer, learning_rate=recipe.learning_rate),
-            loss=found,
+            loss={
+                task: loss_named(task, name) if alone in (None, task) else None
+                for task, name in losses(recipe, splits).items()
+            },
             balancer=_balancer(recipe, alone),
             # Held-out rows are read between executions.
             steps_per_execution=max(1, min(10, steps // 8)),
         )
     return model
+
+
+def losses(recipe: Recipe, splits: Splits) -> dict[str, str]:
+    """The name of each task's loss: the recipe's, or what its labels ask for."""
+    found = {}
+    for task in recipe.tasks:
+        binary = _is_binary(splits.train.labels[task])
+        name = "binary_crossentropy" if binary else "mean_squared_error"
+        found[task] = recipe.loss.get(task, "pairwise_logistic" if recipe.lists else name)
+    return found
 
 
 def fit(
@@ -113,7 +122,9 @@ def fit(
             verbose = 0
     else:
         weights = weights_of(recipe.balancer, recipe.tasks) or dict.fromkeys(tasks, 1.0)
-        used.append(callbacks.BestReading(weights, patience=recipe.patience))
+        used.append(
+            callbacks.BestReading(weights, patience=recipe.patience, verbose=int(bool(verbose)))
+        )
     if folder is not None:
         used.append(callbacks.TaskBoard(folder / "logs"))
         used.append(_History(folder / HISTORY))  # first: what has a backup has its row
@@ -166,11 +177,7 @@ def train(
 
 def check_free(folder: pathlib.Path, recipe: Recipe) -> None:
     """Raise FileExistsError where a folder holds a model, or what is no beginning of this one."""
-    if (folder / SERVED).exists():
-        raise FileExistsError(
-            f"`folder` holds a trained model; take another one, or delete it. Received: "
-            f"{str(folder)!r}"
-        )
+    check_untrained(folder)
     if not epochs_done(folder) or not (folder / RECIPE).exists():
         return
     earlier, now = (
@@ -185,6 +192,15 @@ def check_free(folder: pathlib.Path, recipe: Recipe) -> None:
         raise FileExistsError(
             f"`folder` holds a killed run of another recipe ({'; '.join(changed)}); take another "
             f"folder, or delete it. Received: {str(folder)!r}"
+        )
+
+
+def check_untrained(folder: pathlib.Path) -> None:
+    """Raise FileExistsError where a folder holds a trained model."""
+    if (folder / SERVED).exists():
+        raise FileExistsError(
+            f"`folder` holds a trained model; take another one, or delete it. Received: "
+            f"{str(folder)!r}"
         )
 
 

@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from tfmtl.data import Splits
+from tfmtl.data.table import labels_of
 from tfmtl.experiments.statistics import differences
 from tfmtl.preprocessing import Category, Column, Cross, Number
 from tfmtl.training.recipe import Recipe
-from tfmtl.training.run import measure
+from tfmtl.training.run import losses, measure
+from tfmtl.training.single import auc
+
+#: A column by itself that reaches this AUC of a label is asked about.
+SUSPICIOUS = 0.9
+_DATE = r"^\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[/.]\d{1,2}[/.]\d{2,4})"
 
 
 def columns(splits: Splits) -> Table:
     """The columns of a table as they were taken."""
-    table = Table("column", "is", "ids", "", title=f"{len(splits.train):,} rows to train on")
+    table = Table("column", "is", "ids", "note", title=f"{len(splits.train):,} rows to train on")
     words = splits.preprocessor.vocabularies()
     for name, column in splits.preprocessor.columns.items():
         size = splits.features.categorical.get(name)
-        outcome = {str(word) for word in words.get(name, ())} == {"0", "1"}
-        hint = "0 or 1: known when it is served? else ignore it" if outcome else ""
+        outcome = {str(word) for word in words.get(name, ()) if word is not None} == {"0", "1"}
+        hint = "0 or 1, a label? known when it is served? else --ignore it" if outcome else ""
         table.add_row(name, said(column), "–" if size is None else f"{size:,}", hint)
     return table
 
 
-def described(frame: Any, found: Mapping[str, Column | None]) -> Table:
-    """The columns of a DataFrame as they would be taken."""
-    table = Table("column", "values", "missing", "would be", "", title=f"{len(frame):,} rows")
-    for name, column in found.items():
-        values = f"{frame[name].nunique():,}"
-        missing = f"{frame[name].isna().mean():.0%}"
-        kind = "left out" if column is None else said(column)
-        table.add_row(str(name), values, missing, kind, _hint(frame[name]))
+def described(frame: Any, found: Mapping[str, Column | None], tasks: Sequence[str] = ()) -> Table:
+    """The columns of a DataFrame as they would be taken; with tasks, what each tells of them by
+    itself, and those that tell most first.
+
+    Raises:
+        ValueError: a task's labels are no numbers.
+    """
+    targets = {task: labels_of(task, frame[task]) for task in tasks}
+    told = {
+        name: [auc(frame[name], values) for values in targets.values()]
+        for name in found
+        if name not in targets
+    }
+    heads = [f"AUC of {task} by it alone" for task in tasks]
+    table = Table(
+        "column", "values", "missing", "would be", *heads, "note", title=f"{len(frame):,} rows"
+    )
+    for name in sorted(told, key=lambda name: -max(np.nan_to_num(told[name]), default=0.0)):
+        column, values = found[name], frame[name]
+        tells = [task for task, each in zip(tasks, told[name], strict=True) if each >= SUSPICIOUS]
+        hint = _hint(values)
+        if tells:
+            hint = f"tells {', '.join(tells)}: known when it is served? else ignore it"
+        table.add_row(
+            str(name),
+            f"{values.nunique():,}",
+            _share(float(values.isna().mean())),
+            "left out" if column is None else said(column),
+            *("–" if np.isnan(each) else f"{each:.3f}" for each in told[name]),
+            hint,
+        )
     return table
+
+
+def _share(share: float) -> str:
+    return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
 
 
 def _hint(values: Any) -> str:
@@ -43,23 +76,26 @@ def _hint(values: Any) -> str:
     known = values.dropna()
     if known.dtype.kind in "biuf":
         return "a label? then a task, or to be ignored" if known.isin((0, 1)).all() else ""
+    words = known.astype(str)
     for separator in "|;":
-        if known.astype(str).str.contains(separator, regex=False).mean() > 0.1:
+        if words.str.contains(separator, regex=False).mean() > 0.1:
             return f'several values? {{kind: category, pooling: mean, separator: "{separator}"}}'
+    if words.str.match(_DATE).mean() > 0.9:
+        return "dates? they tell which rows are near: ignore it, or take its hour or weekday"
     return ""
 
 
-def labels(splits: Splits) -> Table:
-    """How many labels each task has, and how many are 1, where they are 0 or 1."""
+def labels(recipe: Recipe, splits: Splits) -> Table:
+    """How many labels each task has, how many are 1 where they are 0 or 1, and the loss."""
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
-    table = Table("labels", *parts)
-    for task in splits.tasks:
+    table = Table("labels", *parts, "loss")
+    for task, loss in losses(recipe, splits).items():
         cells = []
         for rows in parts.values():
             known = rows.labels[task][~np.isnan(rows.labels[task])]
             ones = f", {int(known.sum()):,} are 1" if np.isin(known, (0, 1)).all() else ""
             cells.append(f"{len(known):,}{ones}")
-        table.add_row(task, *cells)
+        table.add_row(task, *cells, loss)
     return table
 
 
