@@ -17,8 +17,8 @@ from rich.progress import track
 
 import tfmtl
 from tfmtl import balancers, data, models
-from tfmtl.experiments.runs import write_csv
 from tfmtl.experiments.tables import markdown, spread
+from tfmtl.files import write_csv
 from tfmtl.plots import COLOURS, GREY
 
 matplotlib.use("Agg")

@@ -24,9 +24,10 @@ from matplotlib.figure import Figure
 from tfmtl.experiments.compare import compare
 from tfmtl.experiments.panel import Panel
 from tfmtl.experiments.priority import chosen
-from tfmtl.experiments.runs import Run, write_csv
+from tfmtl.experiments.runs import Run
 from tfmtl.experiments.sources import SOURCES, check_tasks
 from tfmtl.experiments.tables import spread
+from tfmtl.files import write_csv
 from tfmtl.plots import COLOURS
 
 SHARES = tuple(round(0.1 * i, 1) for i in range(1, 10))

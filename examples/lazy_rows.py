@@ -19,11 +19,12 @@ import numpy as np
 from rich.progress import track
 
 from tfmtl.experiments.compare import compare
-from tfmtl.experiments.runs import Run, write_csv
-from tfmtl.experiments.settings import check_methods
+from tfmtl.experiments.runs import Run
 from tfmtl.experiments.sources import SOURCES, load
-from tfmtl.experiments.statistics import differences
 from tfmtl.experiments.tables import label, spread
+from tfmtl.files import write_csv
+from tfmtl.names import check_methods
+from tfmtl.statistics import differences
 
 TASKS = ("like", "click")
 ADAM, LAZY = "Adam", "LazyAdam"

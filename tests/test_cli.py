@@ -7,17 +7,16 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from tfmtl import balancers, training
+from tfmtl import balancers, names, training
 from tfmtl.cli import common, main
-from tfmtl.experiments import settings
 from tfmtl.training import recipe
 
 
 def test_names_to_complete_are_those_there_are():
-    assert set(common.BALANCERS) == set(settings.BALANCED) <= set(balancers.BALANCERS)
-    assert set(common.STAGED) == {name for name in settings.NAMED if settings.is_nmt(name)}
+    assert set(common.BALANCERS) == set(names.BALANCED) <= set(balancers.BALANCERS)
+    assert set(common.STAGED) == {name for name in names.NAMED if names.is_nmt(name)}
     assert set(common.MODELS) == set(recipe.MODELS)
-    assert set(common.MODELS[:-1]) == set(settings.MODELS)
+    assert set(common.MODELS[:-1]) == set(names.MODELS)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,12 @@ from tfmtl.data.kuairand import USER_CATEGORICAL, VIDEO_CATEGORICAL
 from tfmtl.experiments import plots, runs
 from tfmtl.experiments.compare import compare
 from tfmtl.experiments.papers import command_line
-from tfmtl.experiments.runs import Run, execute, read_csv, write_csv
-from tfmtl.experiments.settings import Settings, check_methods, default_methods
+from tfmtl.experiments.runs import Run, execute
+from tfmtl.experiments.settings import Settings
 from tfmtl.experiments.sources import SOURCES
-from tfmtl.experiments.statistics import Difference, WeightedAUC, differences
+from tfmtl.files import read_csv, write_csv
+from tfmtl.names import check_methods, default_methods
+from tfmtl.statistics import Difference, WeightedAUC, differences
 
 TASKS = ("like", "click")
 SETTINGS = Settings(TASKS, epochs=1, batch_size=50, experts=2, expert_units=(4,), tower_units=(3,))

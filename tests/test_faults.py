@@ -16,7 +16,7 @@ import tfmtl
 from tests.conftest import make_model, make_net, make_rows
 from tfmtl import balancers, callbacks, compat, files, optimizers
 from tfmtl.balancers.base import WEIGHT_LIMIT
-from tfmtl.experiments.runs import write_csv
+from tfmtl.files import write_csv
 
 ALL = sorted(set(balancers.BALANCERS) - {"NMT", "FixedWeights"})
 
@@ -311,7 +311,7 @@ def test_a_backup_needs_a_path_and_one_of_this_model(tmp_path):
 FULL_DISK = """
 import pathlib, resource, signal, sys
 from tests.conftest import make_model
-from tfmtl.experiments.runs import write_csv
+from tfmtl.files import write_csv
 
 folder, action = pathlib.Path(sys.argv[1]), sys.argv[2]
 model = make_model(jit_compile=False)

@@ -16,7 +16,8 @@ from tests.test_table import frame
 from tfmtl import callbacks, serving, training
 from tfmtl.cli import main
 from tfmtl.data.table import described
-from tfmtl.experiments.runs import read_csv
+from tfmtl.experiments import sources
+from tfmtl.files import read_csv
 from tfmtl.preprocessing import Category, Cross, Number
 from tfmtl.training import Recipe, run, show, single
 
@@ -231,6 +232,32 @@ def test_predictions_stand_in_order_behind_columns_that_are_kept(folder):
     assert "session,row,buy,click s0,r0," in written
     assert "but versions ['1']" in invoke("predict", "out/model", "some.csv", code=2)
     assert "missing: ['no']" in invoke("predict", "out/model/1", "some.csv", "--keep", "no", code=2)
+
+
+def test_methods_are_compared_on_a_table_of_ones_own(folder):
+    methods = ["--methods", "EqualWeights,single:buy,single:click", "--tasks", "buy,click"]
+    few = ["--epochs", 1, "--seeds", 1, "--workers", 1]
+    invoke("compare", "--data", "table", "--path", "log.csv", *methods, *few)
+    out = folder / "runs" / "compare-log-buy-click"
+    assert "# buy ≻ click on log" in (out / "report.md").read_text()
+    first = {row["key"] for row in read_csv(out / "results.csv")}
+    assert len(first) == 3
+    name = sources.identified("table", "ranker.yaml")
+    splits = sources.load(name, "ranker.yaml", ("buy", "click"), 8)
+    assert splits.features == run.load(training.read("ranker.yaml")).features
+    assert splits.train.groups is not None
+    rows = frame()
+    rows["price"] += 1
+    rows.to_csv("log.csv", index=False)  # other rows: other runs
+    assert sources.identified("table", "ranker.yaml") != name
+    assert sources.identified("census", None) == "census"
+    assert "`tasks` must have labels of 0 and 1" in invoke(
+        "compare", "--data", "table", "--path", "log.csv", "--tasks", "buy,stars", code=2
+    )
+    for tasks in ([], ["--tasks", "buy"]):
+        assert "two or more of the table's columns of labels" in invoke(
+            "compare", "--data", "table", "--path", "log.csv", *tasks, code=2
+        )
 
 
 def test_what_a_column_tells_of_a_label_by_itself():

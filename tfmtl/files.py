@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import pathlib
 import shutil
@@ -51,3 +52,18 @@ def written(filepath: str | os.PathLike, keeps: bool = True) -> Iterator[str]:
         with contextlib.suppress(OSError):
             os.remove(beside)
         raise
+
+
+def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
+    """Write rows, beside the place first; a key that a row does not have is an empty cell."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with written(path) as beside, open(beside, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of a CSV file as dicts of strings."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

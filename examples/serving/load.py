@@ -38,8 +38,8 @@ import tfmtl
 from tfmtl import data, models, serving
 from tfmtl.data import census
 from tfmtl.data.table import columns_of
-from tfmtl.experiments.runs import write_csv
 from tfmtl.experiments.tables import markdown
+from tfmtl.files import write_csv
 
 TASKS = ("income", "never_married")
 SCORE = serving.PowerProduct({"income": 1.0, "never_married": 0.5})

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 OUT = click.Path(file_okay=False, writable=True, path_type=pathlib.Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
-#: The names of `tfmtl.experiments.sources.SOURCES`.
+#: The names of `tfmtl.experiments.sources.SOURCES`, but for a table of one's own.
 DATA = ("census", "kuairand", "aliexpress", "tiktok", "qk_video", "aliccp")
-#: Those of `tfmtl.experiments.settings.BALANCED`.
+#: Those of `tfmtl.names.BALANCED`.
 BALANCERS = (
     "AdaTask",
     "BanditMTL",
@@ -42,7 +42,7 @@ BALANCERS = (
     "SI",
     "Uncertainty",
 )
-#: Those of `tfmtl.experiments.settings.NAMED` that are balancers.
+#: Those of `tfmtl.names.NAMED` that are balancers.
 STAGED = ("nmt", "nmt-paper", "nmt-famo")
 #: The names of `tfmtl.training.recipe.MODELS`.
 MODELS = ("mmoe", "ple", "omoe", "shared_bottom", "ltr_tower")

@@ -33,10 +33,11 @@ def _options(command):
     options = [
         click.option(
             "--data",
-            type=click.Choice(DATA),
+            type=click.Choice((*DATA, "table")),
             default="census",
             show_default=True,
-            help="The data set. Census-income comes with the extra `demo`.",
+            help="The data set. Census-income comes with the extra `demo`; `table` is yours: with "
+            "--path a CSV file, or a recipe of `tfmtl train`.",
         ),
         PATH,
         click.option("--tasks", help="Comma-separated, the most important first."),
@@ -86,7 +87,7 @@ def demo(data, path, tasks, epochs, methods, optimizer, workers, seeds, out):
     from tfmtl.experiments import demo
     from tfmtl.experiments.panel import Panel
 
-    folder = out or pathlib.Path("runs") / f"demo-{data}"
+    folder = out or pathlib.Path("runs") / f"demo-{_stem(data, path)}"
     runs, records = _train(plan, folder, path, workers)
     written = _write(plan, runs, records, folder, path, "README.md")
     (panel,) = Panel.of(plan, runs, records)
@@ -145,7 +146,7 @@ def compare(
     if file is None:
         kinds = names(models)
         plan = _plan(data, path, tasks, kinds, epochs, methods, optimizer, seeds, demo=False)
-        stem = f"compare-{data}-{'-'.join(plan.tasks[0])}"
+        stem = f"compare-{_stem(data, path)}-{'-'.join(plan.tasks[0])}"
     else:
         plan, stem = _plan_of(context, file, path), file.stem
     if quick:
@@ -157,12 +158,18 @@ def compare(
     say(folder, _write(plan, runs, records, folder, path, "report.md"))
 
 
+def _stem(data, path) -> str:
+    """How reports and folders call the data."""
+    return path.stem if data == "table" else data
+
+
 def _plan_of(context, file, path):
     """What a file says is compared."""
     for name in ("data", "tasks", "models", "epochs", "methods", "optimizer"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name} is for FILE to say.")
     from tfmtl.experiments import plan as plans
+    from tfmtl.experiments.sources import identified
 
     try:
         with names_option("FILE", ValueError):
@@ -171,15 +178,15 @@ def _plan_of(context, file, path):
         raise click.ClickException(str(error)) from error
     check_path(plan.data, path)
     check_rows(plan.data, path, plan.tasks[0], plan.settings.embedding_width)
-    return plan
+    return dataclasses.replace(plan, data=identified(plan.data, path))
 
 
 def _plan(data, path, tasks, models, epochs, methods, optimizer, seeds, *, demo: bool):
     """What the options say is compared, or an error that names the option."""
     from tfmtl import optimizers
     from tfmtl.experiments.plan import Plan
-    from tfmtl.experiments.settings import MODELS, check_methods, default_methods, weighted_sums
-    from tfmtl.experiments.sources import SOURCES, check_tasks
+    from tfmtl.experiments.sources import SOURCES, check_tasks, identified
+    from tfmtl.names import MODELS, check_methods, default_methods, weighted_sums
 
     with names_option("--optimizer", ValueError):
         optimizers.named(optimizer)
@@ -191,8 +198,8 @@ def _plan(data, path, tasks, models, epochs, methods, optimizer, seeds, *, demo:
     check_path(data, path)
     if tasks is not None:
         settings = dataclasses.replace(settings, tasks=names(tasks))
-        with names_option("--tasks", ValueError):
-            check_tasks(data, settings.tasks)
+    with names_option("--tasks", ValueError):
+        check_tasks(data, settings.tasks)
     with names_option("--models", ValueError):
         if len(set(models)) < len(models) or not set(models) <= set(MODELS):
             raise ValueError(
@@ -208,8 +215,8 @@ def _plan(data, path, tasks, models, epochs, methods, optimizer, seeds, *, demo:
     check_rows(data, path, settings.tasks, settings.embedding_width)
     sums = weighted_sums(chosen)
     return Plan(
-        title=f"{' ≻ '.join(settings.tasks)} on {data}",
-        data=data,
+        title=f"{' ≻ '.join(settings.tasks)} on {_stem(data, path)}",
+        data=identified(data, path),
         tasks=(settings.tasks,),
         models=models,
         methods=chosen,

@@ -121,8 +121,8 @@ def profile(
     the data set says what the columns are.
     """
     from tfmtl import optimizers
-    from tfmtl.experiments.settings import BALANCED, balancer_of
     from tfmtl.experiments.sources import SOURCES, load
+    from tfmtl.names import BALANCED, balancer_of
     from tfmtl.profiling import profile, workload
 
     with names_option("--balancer", ValueError):

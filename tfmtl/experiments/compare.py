@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tfmtl.experiments.runs import UNFINISHED, Run, execute, read_csv, write_csv
-from tfmtl.experiments.settings import trains
+from tfmtl.experiments.runs import UNFINISHED, Run, execute
 from tfmtl.experiments.sources import load
+from tfmtl.files import read_csv, write_csv
+from tfmtl.names import trains
 
 #: An unfinished run's folder that was not written to for so long (seconds) belongs to nobody.
 ABANDONED = 24 * 3600

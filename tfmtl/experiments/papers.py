@@ -13,7 +13,7 @@ from tfmtl.experiments import plots, priority, tables, updates
 from tfmtl.experiments.panel import ALONE, MODELS, Panel
 from tfmtl.experiments.plan import Plan
 from tfmtl.experiments.runs import Run
-from tfmtl.experiments.statistics import Paired, paired
+from tfmtl.statistics import Paired, paired
 
 #: Differences from the reference with a smaller p are marked.
 SIGNIFICANT = 0.05

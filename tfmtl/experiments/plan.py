@@ -12,8 +12,9 @@ import numpy as np
 
 from tfmtl import config, optimizers
 from tfmtl.experiments.runs import Run
-from tfmtl.experiments.settings import MODELS, Settings, check_methods
+from tfmtl.experiments.settings import Settings
 from tfmtl.experiments.sources import SOURCES, check_tasks
+from tfmtl.names import MODELS, check_methods
 
 #: What ``--quick`` makes of a file's settings, and of its seeds.
 QUICK: dict[str, Any] = {"epochs": 1, "epoch_rows": 16384, "batch_size": 512, "experts": 2}
@@ -51,7 +52,7 @@ class Plan:
         title: of the tables.
         data: the data set.
         tasks: for each table its tasks, in priority order.
-        models: names of :data:`tfmtl.experiments.settings.MODELS`.
+        models: names of :data:`tfmtl.names.MODELS`.
         methods: as :class:`tfmtl.experiments.runs.Run` has them; ``single:TASK`` stands for each
             task alone.
         seeds: how many.

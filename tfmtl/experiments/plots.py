@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from tfmtl.balancers.readings import level
 from tfmtl.experiments.panel import ALONE, MODELS, Panel
-from tfmtl.experiments.settings import weighted_sums
 from tfmtl.experiments.tables import label
+from tfmtl.names import weighted_sums
 from tfmtl.plots import COLOURS, GREY, legend_above, mark_stages
 
 LINE, STAR, LETTER, OTHER = COLOURS[:4]

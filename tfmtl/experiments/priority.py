@@ -10,10 +10,12 @@ import numpy as np
 
 from tfmtl.experiments import plots, tables
 from tfmtl.experiments.panel import ALONE, Panel
-from tfmtl.experiments.runs import Run, read_csv, write_csv
-from tfmtl.experiments.settings import LEARNT_SHARE, is_nmt, weighted_sums
-from tfmtl.experiments.sources import SOURCES, load
-from tfmtl.experiments.statistics import Difference, differences
+from tfmtl.experiments.runs import Run
+from tfmtl.experiments.settings import LEARNT_SHARE
+from tfmtl.experiments.sources import load, source_of
+from tfmtl.files import read_csv, write_csv
+from tfmtl.names import is_nmt, weighted_sums
+from tfmtl.statistics import Difference, differences
 
 #: How a table calls the weighted sum that validation rows speak for.
 CHOSEN = "chosen"
@@ -73,7 +75,7 @@ def table(panels: Sequence[Panel], against: Mapping[str, Mapping[str, Difference
         against: for each model and method the primary task's difference to training it alone.
     """
     tasks = panels[0].tasks
-    margin = SOURCES[panels[0].runs[0].data].held_margin
+    margin = source_of(panels[0].runs[0].data).held_margin
     head = ["model", "method", f"{tasks[0]} against alone [95 %]", "held"]
     head += [f"{task} learnt" for task in tasks[1:]]
     head += [*(f"{task} against the chosen sum" for task in tasks), "the sums' line"]
@@ -214,7 +216,7 @@ def _against_alone(panels, folder, kept, path) -> dict[str, dict[str, Difference
 
 def _compared(panel: Panel) -> dict[str, list[Run]]:
     """The runs whose primary task is compared with training it alone, in the order of the seeds."""
-    picks = chosen(panel, SOURCES[panel.runs[0].data].held_margin)
+    picks = chosen(panel, source_of(panel.runs[0].data).held_margin)
     found: dict[str, list[Run]] = {}
     for run in sorted(panel.runs, key=lambda run: run.seed):
         if run.method == f"single:{panel.tasks[0]}" or is_nmt(run.method):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -18,11 +17,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmtl import balancers, callbacks, compat, files, losses, metrics, optimizers
+from tfmtl import balancers, callbacks, compat, losses, metrics, optimizers
 from tfmtl.data import Rows, Splits
-from tfmtl.experiments.settings import Settings, balancer_of, is_nmt, network, trains, weights_of
+from tfmtl.experiments.settings import Settings, network
 from tfmtl.experiments.sources import SOURCES
+from tfmtl.files import write_csv
 from tfmtl.model import MultiTaskModel
+from tfmtl.names import balancer_of, is_nmt, trains, weights_of
 
 #: What a record tells of gradients and updates, where they are watched.
 SIMILARITIES = ("similarity_shared", "similarity_task", "difference")
@@ -38,7 +39,7 @@ class Run:
         data: the data set's name.
         method: ``"single:<task>"``, ``"sum:<weight of the primary>"`` (the other tasks share the
             rest) or ``"sum:<weight>:<weight>..."`` of each task, one of
-            :data:`tfmtl.experiments.settings.NAMED`, or a balancer with its options,
+            :data:`tfmtl.names.NAMED`, or a balancer with its options,
             ``"PUB:rescale=sum+update_every=1"``.
         seed: of the initial weights and of the order of the rows.
         settings: network and budget; ``settings.tasks`` are in priority order.
@@ -249,18 +250,3 @@ def _stopping(run: Run, held_out: Rows) -> list[callbacks.BestReading]:
         for task in counted
     }
     return [callbacks.BestReading(weights, monitor="auc")]
-
-
-def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
-    """Write rows, beside the place first; a key that a row does not have is an empty cell."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with files.written(path) as beside, open(beside, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
-    """The rows of a CSV file as dicts of strings."""
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from collections.abc import Callable
+
+import numpy as np
 
 from tfmtl import data
 from tfmtl.data import Rows, Splits, Stream
@@ -18,6 +21,7 @@ from tfmtl.data.kuairand import TASKS as KUAIRAND
 from tfmtl.data.qk_video import TASKS as QK_VIDEO
 from tfmtl.data.tiktok import TASKS as TIKTOK
 from tfmtl.experiments.settings import Settings
+from tfmtl.training.recipe import read as read_recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Source:
 
     Args:
         load: its loader, called with the path, if it has one, ``tasks`` and ``width``.
-        tasks: all it has.
+        tasks: all it has; none of a table, which is asked.
         settings: its tasks by default, and the budget of every method.
         path: what ``--path`` is; ``None`` for a data set that needs none.
         regression: the tasks whose labels are numbers and not 0 and 1.
@@ -43,6 +47,34 @@ class Source:
     regression: frozenset[str] = frozenset()
     held_margin: float = 0.003
     demo_epochs: int | None = None
+
+
+def _table(path: pathlib.Path, *, tasks: tuple[str, ...], width: int) -> Splits:
+    """A CSV file of your own, or the recipe of ``tfmtl train`` for it, which says what is ignored,
+    whose rows go together and what the columns are.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        recipe = read_recipe(path)
+        splits = data.table(
+            recipe.file,
+            tasks=tasks,
+            columns=recipe.columns,
+            ignore=sorted({*recipe.ignore, *recipe.tasks} - set(tasks)),
+            groups=recipe.groups,
+            validation_fraction=recipe.validation_fraction,
+            test_fraction=recipe.test_fraction,
+            seed=recipe.split_seed,
+            width=width,
+        )
+    else:
+        splits = data.table(path, tasks=tasks, width=width)
+    for task, labels in splits.train.labels.items():
+        if not np.isin(labels[~np.isnan(labels)], (0, 1)).all():
+            raise ValueError(
+                f"`tasks` must have labels of 0 and 1 in a comparison. Received: {task!r}, which "
+                "has others"
+            )
+    return splits
 
 
 _PUBLISHED = functools.partial(Settings, epochs=2, batch_size=4096)
@@ -87,19 +119,29 @@ SOURCES = {
         _PUBLISHED(tasks=("click", "purchase")),
         path="the folder of ali_ccp_train.csv and its test rows",
     ),
+    "table": Source(
+        _table,
+        (),
+        Settings(tasks=(), epochs=10),
+        path="a CSV file, or a recipe of `tfmtl train`",
+    ),
 }
 
 
 def load(name: str, path: str | None, tasks: tuple[str, ...], width: int) -> Splits:
     """The rows of a data set; those that are held out, in memory.
 
+    Args:
+        name: one of :data:`SOURCES`, or as from :func:`identified`.
+        path: where it is.
+        tasks: in priority order.
+        width: of embeddings.
+
     Raises:
         ValueError: an unknown name or task, or ``path`` missing where the data set needs one.
         FileNotFoundError: ``path`` does not hold the data set.
     """
-    if name not in SOURCES:
-        raise ValueError(f"`data` must be one of {sorted(SOURCES)}. Received: {name!r}")
-    source = SOURCES[name]
+    source = source_of(name)
     if source.path is None:
         return source.load(tasks=tasks, width=width)
     if path is None:
@@ -110,6 +152,27 @@ def load(name: str, path: str | None, tasks: tuple[str, ...], width: int) -> Spl
     )
 
 
+def source_of(name: str) -> Source:
+    """The data set of a name, or of one as from :func:`identified`."""
+    found = SOURCES.get(name.partition(":")[0])
+    if found is None:
+        raise ValueError(f"`data` must be one of {sorted(SOURCES)}. Received: {name!r}")
+    return found
+
+
+def identified(name: str, path: str | pathlib.Path | None) -> str:
+    """The data set's name in runs: that of a table with a digest of its file and recipe, so that
+    another table's runs are others.
+    """
+    if name != "table" or path is None:
+        return name
+    path = pathlib.Path(path)
+    digest = hashlib.sha256(path.read_bytes())
+    if path.suffix in (".yaml", ".yml"):
+        digest.update(pathlib.Path(read_recipe(path).file).read_bytes())
+    return f"{name}:{digest.hexdigest()[:10]}"
+
+
 def in_memory(part: Rows | Stream) -> Rows:
     """A part's rows."""
     return part.rows() if isinstance(part, Stream) else part
@@ -118,7 +181,9 @@ def in_memory(part: Rows | Stream) -> Rows:
 def check_tasks(name: str, tasks: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless these are two or more tasks of the data set, each once."""
     known = sorted(SOURCES[name].tasks)
-    if len(tasks) < 2 or len(set(tasks)) < len(tasks) or not set(tasks) <= set(known):
+    right = not known or set(tasks) <= set(known)
+    if len(tasks) < 2 or len(set(tasks)) < len(tasks) or not right:
+        which = known or "the table's columns of labels"
         raise ValueError(
-            f"`tasks` must name two or more of {known}, each once. Received: {list(tasks)}"
+            f"`tasks` must name two or more of {which}, each once. Received: {list(tasks)}"
         )

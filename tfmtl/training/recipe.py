@@ -12,15 +12,14 @@ from typing import Any
 
 import keras
 
-from tfmtl import config, files, losses, models, optimizers
+from tfmtl import config, files, losses, models, names, optimizers
 from tfmtl.data.encode import require
-from tfmtl.experiments import settings
-from tfmtl.experiments.settings import BALANCED, NAMED, balancer_of, weights_of
+from tfmtl.names import BALANCED, NAMED, balancer_of, weights_of
 from tfmtl.preprocessing import KINDS, Column, Cross
 from tfmtl.preprocessing.columns import options_of
 
 #: Models by the name that a recipe has for them.
-MODELS: dict[str, Any] = {**settings.MODELS, "ltr_tower": models.LTRTower}
+MODELS: dict[str, Any] = {**names.MODELS, "ltr_tower": models.LTRTower}
 #: Losses of this package by name, beside those of Keras.
 LOSSES = {
     "pairwise_logistic": losses.PairwiseLogistic,

@@ -15,9 +15,9 @@ from tfmtl import balancers, callbacks, metrics, optimizers
 from tfmtl.data import Rows, Splits, table
 from tfmtl.data.table import columns_of
 from tfmtl.data.table import read as read_table
-from tfmtl.experiments.runs import read_csv, write_csv
-from tfmtl.experiments.settings import balancer_of, is_nmt, weights_of
+from tfmtl.files import read_csv, write_csv
 from tfmtl.model import MultiTaskModel
+from tfmtl.names import balancer_of, is_nmt, weights_of
 from tfmtl.preprocessing import Preprocessor
 from tfmtl.training.recipe import MODELS, Recipe, loss_named, read
 

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from tfmtl.data import Splits
 from tfmtl.data.table import labels_of
-from tfmtl.experiments.statistics import differences
 from tfmtl.preprocessing import Category, Column, Cross, Number
+from tfmtl.statistics import differences
 from tfmtl.training.recipe import Recipe
 from tfmtl.training.run import losses, measure
 from tfmtl.training.single import auc
