@@ -106,7 +106,7 @@ def test_parts_and_columns(groups, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tasks": ["sold"]}, r"`tasks` must name columns of the table: .* \['sold'\]"),
+        ({"tasks": ["sold"]}, r"`tasks` must name columns of the table. Received: \['sold'\]"),
         ({"tasks": []}, "`tasks` must name one or more columns"),
         ({"tasks": ["city"]}, "columns of numbers. Received: 'city', which holds 'Rome'"),
         ({"tasks": ["buy"], "ignore": ["x"]}, r"`ignore` must name columns .* \['x'\]"),

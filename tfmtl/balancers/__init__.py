@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from tfmtl import words
 from tfmtl.balancers.adatask import AdaTask
 from tfmtl.balancers.banditmtl import BanditMTL
 from tfmtl.balancers.base import Balancer
@@ -73,7 +74,7 @@ def get(identifier: str | dict | Balancer | None) -> Balancer:
     if not isinstance(identifier, str) or identifier not in BALANCERS:
         raise ValueError(
             f"`balancer` must be a balancer, None, or one of {sorted(BALANCERS)}. "
-            f"Received: {identifier!r}"
+            f"Received: {identifier!r}{words.hint(str(identifier), BALANCERS)}"
         )
     try:
         return BALANCERS[identifier]()

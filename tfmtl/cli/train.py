@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import click
 
@@ -69,6 +69,10 @@ def train(file, data, tasks, ignore, groups, alone, out, **given):
     with _names_given("FILE" if file else "options", options):
         try:
             if file is not None:
+                if file.suffix not in (".yaml", ".yml"):
+                    raise click.BadParameter(
+                        f"must be YAML; a table goes to --data. Received: {file}", param_hint="FILE"
+                    )
                 recipe = training.read(file)
                 if data is not None:
                     options["file"] = str(data)
@@ -80,12 +84,14 @@ def train(file, data, tasks, ignore, groups, alone, out, **given):
         except ImportError as error:
             raise click.ClickException(str(error)) from error
     folder = out or pathlib.Path("runs") / pathlib.Path(file or data).stem
-    _train(recipe, folder, alone)
+    with _names_given("FILE" if file else "--data", options):
+        splits = _load(recipe, folder)
+    _train(recipe, folder, splits, alone)
 
 
 @contextlib.contextmanager
-def _names_given(otherwise: str, options) -> Iterator[None]:
-    """Errors of a recipe are those of the option they name, if it was given."""
+def _names_given(otherwise: str, options: Collection[str]) -> Iterator[None]:
+    """Errors are those of the option they name, if it was given."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
@@ -95,19 +101,24 @@ def _names_given(otherwise: str, options) -> Iterator[None]:
         raise click.BadParameter(str(error), param_hint=option) from error
 
 
-def _train(recipe, folder: pathlib.Path, alone: bool) -> None:
+def _load(recipe, folder: pathlib.Path):
+    """The recipe's rows, where there is room for what comes of them."""
+    from tfmtl.training import run
+
+    with names_option("--out", FileExistsError):
+        run.check_untrained(folder)
+    try:
+        return run.load(recipe)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _train(recipe, folder: pathlib.Path, splits, alone: bool) -> None:
     import tensorflow as tf
 
     from tfmtl.training import run, show
 
     tf.get_logger().setLevel("ERROR")  # of functions that are traced anew for each model
-    with names_option("--out", FileExistsError):
-        run.check_untrained(folder)
-    try:
-        with names_option("data", ValueError, FileNotFoundError):
-            splits = run.load(recipe)
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
     out = console()
     out.print(show.columns(splits))
     out.print(show.labels(recipe, splits))
@@ -184,23 +195,18 @@ def export(folder, to, score, warm_up):
 def predict(model, rows, out, keep):
     """Print or write a SavedModel's predictions for a file of rows.
 
-    MODEL is a SavedModel's folder, as `tfmtl train` and `tfmtl export` leave them, the version's
-    number with it; ROWS a CSV file or a TFRecord file of tf.train.Example.
+    MODEL is a SavedModel's folder, or one with versions, of which the newest is taken, as `tfmtl
+    train` and `tfmtl export` leave them; ROWS a CSV file or a TFRecord file of tf.train.Example.
     """
     import io
 
     from tfmtl import training
 
-    if not (model / "saved_model.pb").exists():
-        versions = sorted(each.parent.name for each in model.glob("*/saved_model.pb"))
-        raise click.BadParameter(
-            f"{model} holds no SavedModel{f', but versions {versions}' if versions else ''}",
-            param_hint="MODEL",
-        )
+    model = _model_in(model)
     if out is not None and not out.parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
     try:
-        with names_option("ROWS", ValueError, FileNotFoundError):
+        with _names_given("ROWS", ("keep",)):
             found = training.scores(model, rows, keep=() if keep is None else names(keep))
     except ImportError as error:
         raise click.ClickException(str(error)) from error
@@ -211,3 +217,15 @@ def predict(model, rows, out, keep):
     else:
         training.write_scores(out, found)
         click.echo(f"Wrote {out}: {len(next(iter(found.values()))):,} rows of {', '.join(found)}")
+
+
+def _model_in(folder: pathlib.Path) -> pathlib.Path:
+    """The SavedModel in a folder: itself, its newest version, or that of a trained model."""
+    if (folder / "saved_model.pb").exists():
+        return folder
+    for place in (folder, folder / "model"):
+        versions = [each.parent for each in place.glob("*/saved_model.pb")]
+        numbered = [each for each in versions if each.name.isdecimal()]
+        if numbered:
+            return max(numbered, key=lambda each: int(each.name))
+    raise click.BadParameter(f"{folder} holds no SavedModel", param_hint="MODEL")

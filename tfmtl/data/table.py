@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfmtl import words
 from tfmtl.data.encode import require
 from tfmtl.data.files import check_fraction, find_file
 from tfmtl.data.rows import Rows, Splits
@@ -74,8 +75,8 @@ def table(
         missing = sorted(set(names) - set(frame.columns))
         if missing:
             raise ValueError(
-                f"`{argument}` must name columns of the table: {list(frame.columns)}. "
-                f"Received: {missing}"
+                f"`{argument}` must name columns of the table. Received: {missing}"
+                f"{words.hint(missing[0], frame.columns)}. There are: {list(frame.columns)}"
             )
     if not tasks or len(set(tasks)) < len(tasks) or set(tasks) & set(raw):
         raise ValueError(
@@ -198,7 +199,7 @@ def values_of(column: Any, dtype: str) -> np.ndarray:
         kind = "whole numbers" if dtype == "int64" else "numbers"
         warnings.warn(
             f"Column {column.name!r} has values that are no {kind} and count as missing: "
-            f"{len(odd):,}, {odd.iloc[0]!r} for one.",
+            f"{len(odd):,}, {str(odd.iloc[0])!r} for one.",
             stacklevel=2,
         )
     if dtype == "int64":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tfmtl import config, files, losses, models, names, optimizers
+from tfmtl import config, files, losses, models, names, optimizers, words
 from tfmtl.data.encode import require
 from tfmtl.names import BALANCED, NAMED, balancer_of, weights_of
 from tfmtl.preprocessing import KINDS, Column, Cross
@@ -235,11 +234,9 @@ def _balancer_named(name: str, tasks: tuple[str, ...]) -> str:
     given, colon, options = name.partition(":")
     called = {each.lower(): each for each in known}
     if given.lower() not in called:
-        near = difflib.get_close_matches(given.lower(), called, 1)
-        meant = f" (did you mean {called[near[0]]!r}?)" if near else ""
         raise ValueError(
             f"`balancer` must be one of {known}, with options as in 'PUB:update_every=1', or a "
-            f"weighted sum as in 'sum:0.9'. Received: {name!r}{meant}"
+            f"weighted sum as in 'sum:0.9'. Received: {name!r}{words.hint(given, known)}"
         )
     name = f"{called[given.lower()]}{colon}{options}"
     try:

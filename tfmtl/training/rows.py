@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfmtl import words
 from tfmtl.data.encode import require
 from tfmtl.data.table import columns_of, read
 
@@ -68,12 +69,14 @@ def scores(
 def _columns(loaded, frame, keep) -> dict[str, np.ndarray]:
     """What the model reads of a table, which has that and the columns to be kept."""
     _, specs = loaded.signatures[SIGNATURE].structured_input_signature
-    missing = sorted({*specs, *keep} - set(frame.columns))
-    if missing:
-        raise ValueError(
-            f"`source` must have the columns {sorted({*specs, *keep})}. "
-            f"Received: {list(frame.columns)} (missing: {missing})"
-        )
+    for argument, wanted in (("keep", set(keep)), ("source", set(specs))):
+        missing = sorted(wanted - set(frame.columns))
+        if missing:
+            what = "name columns of the rows" if argument == "keep" else "have the model's columns"
+            raise ValueError(
+                f"`{argument}` must {what}. Missing: {missing}"
+                f"{words.hint(missing[0], frame.columns)}. There are: {list(frame.columns)}"
+            )
     columns = columns_of(frame, specs)
     if all(spec.shape.rank > 1 for spec in specs.values()):
         columns = {name: values[:, None] for name, values in columns.items()}

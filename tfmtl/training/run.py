@@ -28,6 +28,10 @@ HISTORY, BACKUP = "history.csv", "backup"
 
 def load(recipe: Recipe) -> Splits:
     """The recipe's rows; errors as of :func:`tfmtl.data.table`."""
+    if not os.path.isfile(recipe.file):
+        raise FileNotFoundError(
+            f"`file` must be a CSV file; in a recipe, as seen from it. Received: {recipe.file!r}"
+        )
     return table(
         recipe.file,
         tasks=recipe.tasks,
