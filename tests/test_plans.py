@@ -1,5 +1,6 @@
 """Comparisons from a file: what it may say, which runs that makes, tables and their statistics."""
 
+import concurrent.futures
 import dataclasses
 import pathlib
 
@@ -12,7 +13,7 @@ from tests.test_experiments import write_log
 from tests.test_streams import aliexpress_rows
 from tests.test_streams import write as write_table
 from tfmtl import cli, compat, metrics
-from tfmtl.experiments import panel, papers, plan, plots, priority, updates
+from tfmtl.experiments import compare, panel, papers, plan, plots, priority, updates
 from tfmtl.experiments.panel import ALONE, Panel
 from tfmtl.experiments.runs import Run
 from tfmtl.experiments.settings import Settings
@@ -349,8 +350,29 @@ def test_the_files_of_the_repository_are_read(file):
     assert found.seeds >= 3
 
 
+class Here(concurrent.futures.Executor):
+    """Runs in this process: a worker of each table's own would import TensorFlow first."""
+
+    def __init__(self, workers, mp_context, initializer, initargs):
+        compare._worker.clear()
+        compare._worker.update(queue=initargs[0])
+
+    def submit(self, function, /, *arguments):
+        found = concurrent.futures.Future()
+        found.set_result(function(*arguments))
+        return found
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", Here)
+    yield
+    compare._worker.clear()
+
+
 @pytest.mark.skipif(not compat.KERAS_3, reason="one stack is enough: runs are tested on both")
 @pytest.mark.parametrize("file", HERE, ids=lambda file: file.stem)
+@pytest.mark.usefixtures("here")
 def test_each_table_in_its_reduced_form(file, rows, tmp_path):
     found = plan.read(file)
     if found.data == "census":
@@ -399,6 +421,7 @@ def aliexpress_folder(folder):
         ("pub-3-emtl-1-aliexpress", aliexpress_folder),
     ],
 )
+@pytest.mark.usefixtures("here")
 def test_published_files_take_the_same_command(tmp_path, file, make):
     """On files of the published shape."""
     out = tmp_path / "out"
