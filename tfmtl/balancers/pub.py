@@ -40,8 +40,9 @@ class PUB(UpdateBalancer):
     * Updates are Keras' own, with Adam's bias correction and :math:`\epsilon` outside the root,
       instead of the paper's simplified formulas.
 
-    The paper's letter is ``PUB(bargain="update", rescale=None)``. It needs a tuned learning rate,
-    and was ahead of the default with one (docs/results.md).
+    The paper's letter is ``PUB(bargain="update", rescale=None)``. It needs a tuned learning rate.
+    Its weights are so small that Adam's :math:`\epsilon` counts, which is most of what it was
+    ahead by (docs/results.md).
 
     Args:
         update_every: search the weights every so many steps; between them the optimizer steps
