@@ -3,12 +3,13 @@
 import io
 import re
 
+import keras
 import numpy as np
 import pytest
 from rich.console import Console
 
 from tests.conftest import make_model, make_rows
-from tfmtl import balancers
+from tfmtl import balancers, metrics
 from tfmtl.callbacks import BestReading, HeldOutReadings, Reading, StageProgress
 
 
@@ -85,6 +86,26 @@ def test_it_says_which_weights_are_kept(capsys):
         written = capsys.readouterr().out
         assert written.startswith(f"Epoch {len(losses)}: {said} ")
         assert "The weights are those of the best reading, in epoch 2." in written
+
+
+def test_the_logs_have_the_held_out_aucs():
+    model, batches = make_model(), make_rows(80).batches(20)
+    watch = {"validation_data": batches, "epochs": 3, "verbose": 0}
+    stopping = BestReading({"like": 1.0}, patience=99)
+    history = model.fit(batches, callbacks=[stopping], **watch).history
+    assert len(history["val_like_auc"]) == len(history["val_click_auc"]) == 3
+    stopping = BestReading({"like": 1.0}, readings=1, patience=99)
+    last = model.fit(batches, callbacks=[stopping], **watch).history["val_like_auc"][-1]
+    rows = make_rows(80)
+    scores = np.ravel(model.predict(rows.batches(20), verbose=0)["like"])
+    assert stopping._best_epoch == 3  # whose weights are kept
+    assert last == pytest.approx(metrics.auc(rows.labels["like"], scores), abs=1e-6)
+    history = make_model().fit(batches, epochs=1, verbose=0, callbacks=[BestReading({"like": 1.0})])
+    assert "val_like_auc" not in history.history  # nothing is held out
+    history = make_model(metrics={"like": [keras.metrics.AUC(name="auc")]}).fit(
+        batches, callbacks=[BestReading({"like": 1.0})], **watch
+    )
+    assert len(history.history["val_like_auc"]) == 3
 
 
 def test_by_auc_a_task_without_one_counts_by_its_loss():

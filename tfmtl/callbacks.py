@@ -243,7 +243,9 @@ class BestReading(HeldOutReadings):
             of 0 and 1, or a loss of pairs or lists: the share of pairs in order) and its loss where
             not.
 
-    The weights of the best reading are restored at the end of training.
+    The weights of the best reading are restored at the end of training. An epoch's logs get the
+    AUCs of its last reading, ``val_<task>_auc``, where no metric of that name is there: what comes
+    behind this callback, History and the progress bar too, shows them.
 
     Raises:
         ValueError: no weight above 0, ``readings`` or ``patience`` below 1, or an unknown
@@ -280,10 +282,12 @@ class BestReading(HeldOutReadings):
             )
         self._best = math.inf
         self._best_epoch = 0
+        self._last: Reading | None = None
         self._wait = 0
         self._kept: list[np.ndarray] | None = None
 
     def on_reading(self, reading):
+        self._last = reading
         weights = [self.weights.get(task, 0.0) for task in self.model.tasks]
         values = reading.losses
         if self.monitor == "auc":
@@ -302,6 +306,15 @@ class BestReading(HeldOutReadings):
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         self._epoch = epoch + 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        by_query = self.model.layout == "lists" or self.model.queries is not None
+        if self._last is None or by_query or "val_loss" not in (logs or {}):
+            return
+        for task, auc in zip(self.model.tasks, self._last.aucs.tolist(), strict=True):
+            if not math.isnan(auc):
+                logs.setdefault(f"val_{task}_auc", auc)
 
     def on_train_end(self, logs=None):
         if self._kept is None:
