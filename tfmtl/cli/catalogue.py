@@ -54,7 +54,7 @@ def data(name, path, tasks):
         console().print(table)
         return
     if name not in DATA:
-        from tfmtl.data.table import described, read
+        from tfmtl.data.table import check_columns, described, read
         from tfmtl.training import show
 
         try:
@@ -66,9 +66,7 @@ def data(name, path, tasks):
             raise click.ClickException(str(error)) from error
         chosen = () if tasks is None else names(tasks)
         with names_option("--tasks", ValueError):
-            missing = sorted(set(chosen) - set(frame.columns))
-            if missing:
-                raise ValueError(f"expected columns of {name}. Received: {missing}")
+            check_columns("tasks", chosen, frame)
             console().print(show.described(frame, described(frame), chosen))
         return
     if tasks is not None:

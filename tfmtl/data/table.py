@@ -72,12 +72,7 @@ def table(
     raw = [name for name, column in given.items() if not isinstance(column, Cross)]
     named = {"tasks": tasks, "columns": raw, "ignore": ignore, "groups": [groups] if groups else []}
     for argument, names in named.items():
-        missing = sorted(set(names) - set(frame.columns))
-        if missing:
-            raise ValueError(
-                f"`{argument}` must name columns of the table. Received: {missing}"
-                f"{words.hint(missing[0], frame.columns)}. There are: {list(frame.columns)}"
-            )
+        check_columns(argument, names, frame)
     if not tasks or len(set(tasks)) < len(tasks) or set(tasks) & set(raw):
         raise ValueError(
             "`tasks` must name one or more columns, each once, that are no inputs. "
@@ -111,6 +106,16 @@ def table(
         preprocessor.vocabularies(),
         preprocessor=preprocessor,
     )
+
+
+def check_columns(argument: str, names: Sequence[str], frame: Any) -> None:
+    """Raise ``ValueError`` where an argument names columns that a DataFrame does not have."""
+    missing = sorted(set(names) - set(frame.columns))
+    if missing:
+        raise ValueError(
+            f"`{argument}` must name columns of the table. Received: {missing}"
+            f"{words.hint(missing[0], frame.columns)}. There are: {list(frame.columns)}"
+        )
 
 
 def read(source: str | os.PathLike | Any, rows: int | None = None) -> Any:
