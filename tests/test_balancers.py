@@ -30,6 +30,8 @@ ALONE = [*GRAMIAN, "PUB", "AdaTask"]
 ORDERLY = sorted(set(ALONE) - {"PCGrad"})
 
 every = pytest.mark.parametrize("name", sorted(balancers.BALANCERS))
+#: Fits here are for their steps: an epoch or two, which NMT spends in its first stage.
+pytestmark = pytest.mark.filterwarnings("ignore:Training ended in stage 1 of 2:RuntimeWarning")
 
 
 def adam():
