@@ -96,6 +96,20 @@ def write_many(folder):
         rows.to_parquet(path)
 
 
+def test_weights_step_by_step(call, tmp_path):
+    write_many(tmp_path)
+    printed = call("weights.py", "EMTL:radius=0.1", "--path", tmp_path)
+    folder = tmp_path / "runs/weights/EMTL:radius=0.1"
+    assert printed.strip() == (folder / "weights.md").read_text().strip()
+    *_, last = printed.strip().splitlines()
+    epoch, click, like = (float(cell.split()[0]) for cell in last.strip("| ").split("|")[:3])
+    assert epoch == 2
+    np.testing.assert_allclose(click + like, 2, rtol=0.01)
+    assert (folder / "weights.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        call("weights.py", "EqualWeights", "--path", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
