@@ -56,6 +56,46 @@ def test_true_and_false_are_one_and_zero():
     np.testing.assert_array_equal(values_of(pd.Series([1, 0]), "int64"), [1, 0])
 
 
+DAYS = [f"2026-0{1 + i // 100}-{1 + i % 28:02}T0{i % 10}:00" for i in range(400)]
+
+
+@pytest.mark.parametrize("written", [DAYS, pd.to_datetime(DAYS), pd.to_datetime(DAYS).astype(int)])
+def test_the_last_rows_are_for_the_test(written):
+    rows = frame().assign(when=written)
+    splits = data.table(rows, tasks=["buy"], time="when", columns={"balance": Number(scaled=False)})
+    assert "when" not in splits.train.columns
+    age = dict(zip(rows["balance"].astype("float32"), rows["when"], strict=True))
+    parts = splits.train, splits.validation, splits.test
+    train, validation, test = ([age[v] for v in part.columns["balance"]] for part in parts)
+    assert [len(train), len(validation), len(test)] == [320, 40, 40]
+    assert max(train) <= min(validation) and max(validation) <= min(test)
+
+
+def test_a_group_is_parted_by_its_last_row():
+    rows = frame().assign(row=np.arange(400), when=np.arange(400) % 4)
+    rows.loc[::4, "when"] = 0
+    late = rows["session"].isin([f"s{i}" for i in range(7, 17)])
+    rows.loc[late & (rows["when"] == 3), "when"] = 9  # one row of four
+    splits = data.table(rows, tasks=["buy"], groups="session", time="when", ignore=["row"])
+    assert sorted(set(splits.test.groups)) == list(range(7, 17))
+    # All others are of one time, and the table's order counts.
+    assert sorted(set(splits.validation.groups)) == list(range(90, 100))
+
+
+@pytest.mark.parametrize(
+    ("time", "message"),
+    [
+        ("whence", r"`time` must name columns of the table. Received: \['whence'\]"),
+        ("city", r"one in each row. Received: 'city', which has 400 others, '\w+' for one"),
+        ("click", r"'click', which has \d+ others, 'nan' for one"),
+    ],
+)
+def test_what_is_no_time(time, message):
+    rows = frame().assign(city=lambda t: t["city"].fillna("Bern"))
+    with pytest.raises(ValueError, match=message):
+        data.table(rows, tasks=["buy"], time=time)
+
+
 @pytest.mark.parametrize("groups", [None, "session"])
 def test_parts_and_columns(groups, tmp_path):
     frame().to_csv(tmp_path / "log.csv", index=False)

@@ -68,6 +68,7 @@ def test_a_file_says_what_is_trained(folder):
     assert found.options == {"experts": 2, "expert_units": [4]}
     assert found.learning_rate == 0.01
     (folder / "below").mkdir()
+    found = dataclasses.replace(found, time="balance")
     found.write(folder / "below" / "again.yaml")
     again = training.read(folder / "below" / "again.yaml")
     assert dataclasses.replace(again, file="log.csv") == found
@@ -323,6 +324,7 @@ def test_what_is_wrong_with_a_table_is_said_of_the_option(folder):
     for arguments, option, message in (
         ([*table, "buy,clik"], "--tasks", "Received: ['clik'] (did you mean 'click'?)"),
         ([*table, "buy,click", "--ignore", "x"], "--ignore", "`ignore` must name columns"),
+        ([*table, "buy,click", "--time", "city"], "--time", "`time` must name a column of dates"),
         (["train", "log.csv"], "FILE", "must be YAML; a table goes to --data"),
         ([*table, "city"], "--tasks", "must name columns of numbers"),
     ):

@@ -31,6 +31,7 @@ from tfmtl.cli.common import (
 @click.option("--tasks", help="Comma-separated: its columns of labels, the most important first.")
 @click.option("--ignore", help="Comma-separated: columns that are no inputs.")
 @click.option("--groups", help="A column that says whose rows they are: a user, a search.")
+@click.option("--time", help="A column of dates or numbers: the last rows are for the test.")
 @click.option("--model", type=click.Choice(MODELS), help="The backbone.  [default: mmoe]")
 @click.option(
     "--balancer",
@@ -48,7 +49,7 @@ from tfmtl.cli.common import (
 @click.option("--seed", type=int, help="Of initial weights and the rows' order.  [default: 0]")
 @click.option("--alone", is_flag=True, help="Also train each task alone: which one suffers?")
 @click.option("--out", type=OUT, help="Output folder.  [default: runs/FILE, or runs/DATA]")
-def train(file, data, tasks, ignore, groups, alone, out, **given):
+def train(file, data, tasks, ignore, alone, out, **given):
     """Train a model on a table, from FILE or from options.
 
     FILE is YAML with the keys data, model, loss, balancer, optimizer and training; see
@@ -62,8 +63,6 @@ def train(file, data, tasks, ignore, groups, alone, out, **given):
     options = {name: value for name, value in given.items() if value is not None}
     chosen = {"ignore": ignore, "tasks": tasks}
     options.update({name: names(text) for name, text in chosen.items() if text is not None})
-    if groups is not None:
-        options["groups"] = groups
     from tfmtl import training
 
     with _names_given("FILE" if file else "options", options):

@@ -31,6 +31,7 @@ def table(
     columns: Mapping[str, Column | Cross] | None = None,
     ignore: Sequence[str] = (),
     groups: str | None = None,
+    time: str | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
@@ -51,9 +52,14 @@ def table(
         groups: a column that says whose rows they are (a user, a search): rows of one group go to
             one part, and ``lists`` makes a list of them. It is an input only if ``columns`` says
             so.
+        time: a column of dates, times or numbers by which rows are parted: the last ones are for
+            testing, those before them for validation, so that no model is tried on rows that are
+            older than what it has learnt from. Rows of one time are taken in the table's order, a
+            group by its last row. It is an input only if ``columns`` says so. By default the parts
+            are drawn by lot.
         validation_fraction: the share of rows (of groups) held out for validation, in (0, 1).
         test_fraction: likewise for testing.
-        seed: chooses them.
+        seed: chooses them, without ``time``.
         width: of the embeddings of columns that are not described.
 
     Returns:
@@ -63,28 +69,30 @@ def table(
         FileNotFoundError: there is no such file.
         ImportError: pandas is not installed.
         ValueError: a column that is named and not there, a task that is an input, whose labels are
-            no numbers, or all of whose training labels are the same, no column left, or fractions
-            that leave no rows.
+            no numbers, or all of whose training labels are the same, a time that is none or is
+            missing, no column left, or fractions that leave no rows.
     """
     frame = read(source)
     tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
     given = dict(columns or {})
     raw = [name for name, column in given.items() if not isinstance(column, Cross)]
-    named = {"tasks": tasks, "columns": raw, "ignore": ignore, "groups": [groups] if groups else []}
-    for argument, names in named.items():
+    named = {"tasks": tasks, "columns": raw, "ignore": ignore, "groups": groups, "time": time}
+    for argument, given_names in named.items():
+        names = [given_names] if isinstance(given_names, str) else given_names or ()
         check_columns(argument, names, frame)
     if not tasks or len(set(tasks)) < len(tasks) or set(tasks) & set(raw):
         raise ValueError(
             "`tasks` must name one or more columns, each once, that are no inputs. "
             f"Received: {list(tasks)}"
         )
-    left = [n for n in frame.columns if n not in {*tasks, *ignore, *raw, groups}]
+    left = [n for n in frame.columns if n not in {*tasks, *ignore, *raw, groups, time}]
     kinds = {**{n: c for n, c in described(frame[left], width).items() if c is not None}, **given}
     labels = {task: labels_of(task, frame[task]) for task in tasks}
     preprocessor = Preprocessor(kinds)
     inputs = columns_of(frame, preprocessor.signature())
     owners = None if groups is None else frame[groups].factorize()[0]
-    part = _parts(len(frame), owners, validation_fraction, test_fraction, seed)
+    times = None if time is None else _times(frame[time])
+    part = _parts(len(frame), owners, times, validation_fraction, test_fraction, seed)
     for task, values in labels.items():
         known = values[(part == 0) & ~np.isnan(values)]
         if len(np.unique(known)) < 2:
@@ -225,7 +233,24 @@ def labels_of(task: str, column: Any) -> np.ndarray:
     return numbers.to_numpy("float32")
 
 
-def _parts(n: int, owners, validation: float, test: float, seed: int) -> np.ndarray:
+def _times(column: Any) -> np.ndarray:
+    """A column of dates, times or numbers as numbers that grow with time, ``[rows]`` float64."""
+    pandas = require("pandas")
+    if pandas.api.types.is_numeric_dtype(column):
+        values = column.astype("float64").to_numpy()
+    else:
+        dates = pandas.to_datetime(column, errors="coerce", format="mixed", utc=True)
+        values = (dates - pandas.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy()
+    if np.isnan(values).any():
+        wrong = column[np.isnan(values)]
+        raise ValueError(
+            "`time` must name a column of dates, times or numbers, one in each row. Received: "
+            f"{column.name!r}, which has {len(wrong):,} others, {str(wrong.iloc[0])!r} for one"
+        )
+    return values
+
+
+def _parts(n: int, owners, times, validation: float, test: float, seed: int) -> np.ndarray:
     """For each row 0, 1 or 2: training, validation, test."""
     check_fraction("validation_fraction", validation)
     check_fraction("test_fraction", test)
@@ -237,6 +262,12 @@ def _parts(n: int, owners, validation: float, test: float, seed: int) -> np.ndar
             "`validation_fraction` and `test_fraction` must leave rows to train on. "
             f"Received: {validation} and {test} of {count} {'rows' if owners is None else 'groups'}"
         )
+    if times is None:
+        order = np.random.default_rng(seed).permutation(count)
+    else:
+        last = np.full(count, -np.inf)
+        np.maximum.at(last, members, times)
+        order = np.argsort(last, kind="stable")[::-1]
     place = np.empty(count, int)
-    place[np.random.default_rng(seed).permutation(count)] = np.arange(count)
+    place[order] = np.arange(count)
     return np.where(place < tested, 2, np.where(place < tested + held, 1, 0))[members]

@@ -61,6 +61,7 @@ def _table(path: pathlib.Path, *, tasks: tuple[str, ...], width: int) -> Splits:
             columns=recipe.columns,
             ignore=sorted({*recipe.ignore, *recipe.tasks} - set(tasks)),
             groups=recipe.groups,
+            time=recipe.time,
             validation_fraction=recipe.validation_fraction,
             test_fraction=recipe.test_fraction,
             seed=recipe.split_seed,

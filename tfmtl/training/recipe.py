@@ -38,9 +38,10 @@ class Recipe:
         columns: what some of the other columns are; the rest is looked at.
         ignore: columns that are no inputs.
         groups: a column that says whose rows they are.
+        time: a column by which they are parted, the last for the test; by default by lot.
         validation_fraction: see :func:`tfmtl.data.table`.
         test_fraction: likewise.
-        split_seed: chooses the parts.
+        split_seed: chooses the parts, without ``time``.
         model: one of :data:`MODELS`. ``"ltr_tower"`` gives one score for all tasks and reads lists.
         options: of the model.
         loss: by task, a name of Keras' or of :data:`LOSSES`. By default cross-entropy for labels of
@@ -66,6 +67,7 @@ class Recipe:
     columns: Mapping[str, Column | Cross] = dataclasses.field(default_factory=dict)
     ignore: tuple[str, ...] = ()
     groups: str | None = None
+    time: str | None = None
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     split_seed: int = 0
@@ -130,6 +132,7 @@ class Recipe:
             "tasks": list(self.tasks),
             "ignore": list(self.ignore),
             "groups": self.groups,
+            "time": self.time,
             "validation_fraction": self.validation_fraction,
             "test_fraction": self.test_fraction,
             "seed": self.split_seed,
@@ -161,6 +164,7 @@ _DATA = (
     "columns",
     "ignore",
     "groups",
+    "time",
     "validation_fraction",
     "test_fraction",
     "seed",
@@ -196,6 +200,7 @@ def read(path: str | os.PathLike) -> Recipe:
     for key in ("tasks", "ignore"):
         take(data, key, list)
     take(data, "groups", str)
+    take(data, "time", str)
     for key in ("validation_fraction", "test_fraction"):
         take(data, key, float)
     take(data, "seed", int, "split_seed")

@@ -38,6 +38,7 @@ def load(recipe: Recipe) -> Splits:
         columns=recipe.columns,
         ignore=recipe.ignore,
         groups=recipe.groups,
+        time=recipe.time,
         validation_fraction=recipe.validation_fraction,
         test_fraction=recipe.test_fraction,
         seed=recipe.split_seed,

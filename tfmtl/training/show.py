@@ -81,7 +81,7 @@ def _hint(values: Any) -> str:
         if words.str.contains(separator, regex=False).mean() > 0.1:
             return f'several values? {{kind: category, pooling: mean, separator: "{separator}"}}'
     if words.str.match(_DATE).mean() > 0.9:
-        return "dates? they tell which rows are near: ignore it, or take its hour or weekday"
+        return "dates? part rows by it (time); as an input take its hour or weekday, or ignore it"
     return ""
 
 
