@@ -404,6 +404,26 @@ def test_a_fit_traces_the_step_once(rows):
     assert len(traced) == before
 
 
+def test_predictions_trace_the_network_once_however_many_steps_an_execution_has(rows):
+    traced, found = [], []
+    for steps in (1, 5):
+        model = make_model(steps_per_execution=steps)
+        model.fit(rows.batches(48), verbose=0)
+        call, calls = model.call, []
+
+        def counting(*args, call=call, calls=calls, **kwargs):
+            calls.append(1)
+            return call(*args, **kwargs)
+
+        model.call = counting
+        found.append(model.predict(rows.batches(32), verbose=0)["like"])  # seven, and a half
+        traced.append(len(calls))
+        model.fit(rows.batches(48), verbose=0)
+        assert compat.steps_at_once(model) == steps
+    assert max(traced) <= 2
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
 def test_saving_keeps_the_whole_compiled_model(tmp_path, rows):
     model = make_model(
         optimizer=keras.optimizers.Adam(0.01),

@@ -210,6 +210,23 @@ def steps_at_once(model) -> int:
     return 1 if steps is None else int(steps if KERAS_3 else steps.numpy())
 
 
+@contextlib.contextmanager
+def a_batch_an_execution(model) -> Iterator[None]:
+    """Within, Keras 3 predicts batch by batch whatever ``compile(steps_per_execution=...)`` says.
+
+    It would build as many copies of the network into one graph, and another graph for the batches
+    that are left over.
+    """
+    if not KERAS_3 or getattr(model, "steps_per_execution", 1) == 1:
+        yield
+        return
+    steps, model.steps_per_execution = model.steps_per_execution, 1
+    try:
+        yield
+    finally:
+        model.steps_per_execution = steps
+
+
 def start_at_epoch(model, epoch: int | None) -> None:
     """Within ``on_train_begin``, let ``fit`` start at a later epoch, the first being 0; ``None``
     when it has ended.

@@ -489,7 +489,8 @@ class MultiTaskModel(keras.Model):
         """Keras' ``predict``."""
         if self._signature is None:
             self._build_from_spec(_spec_of(inputs.Source(x).first_inputs()))
-        return super().predict(x, *args, **kwargs)
+        with compat.a_batch_an_execution(self):
+            return super().predict(x, *args, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """Keras' ``train_on_batch``."""
