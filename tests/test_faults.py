@@ -53,6 +53,10 @@ def policy(name):
 # --- Skipped steps ----------------------------------------------------------------------------
 
 
+#: One for each way through a step; the others step eagerly, which is a third of the time.
+IN_GRAPHS = ("AdaTask", "EMTL", "EqualWeights", "FAMO", "GradDrop", "MGDA", "PUB")
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_skipped_step_has_not_been(name):
     rows = make_rows(40)
@@ -62,6 +66,7 @@ def test_a_skipped_step_has_not_been(name):
         balancer=balancers.BALANCERS[name](),
         optimizer=optimizers.LazyAdam(0.01),
         on_non_finite="skip",
+        run_eagerly=name not in IN_GRAPHS,
     )
     variables = every_variable(model)
     first = [np.array(tf.convert_to_tensor(each)) for each in variables]
