@@ -68,7 +68,8 @@ def test_what_becomes_of_values(adapted):
             (8, 3),
         ),
     )
-    np.testing.assert_array_equal(found["age"][[0, 1, 3, 4, 7]], [0, 0, 1, 1, 2])
+    np.testing.assert_array_equal(found["age"][[0, 1, 3, 4, 7]], [1, 1, 2, 2, 3])
+    np.testing.assert_array_equal(found["age"][np.isnan(ROWS["age"])], 0)
     prices = np.log1p([0, 1, 10, 100, 1000, 5, 0])
     expected = (prices - prices.mean()) / prices.std()
     np.testing.assert_allclose(found["price"][:7], expected, rtol=1e-4, atol=1e-5)
@@ -111,13 +112,13 @@ def test_what_is_given_needs_no_rows(tmp_path):
             "word": tf.constant(["y", "w"]),
             "hashed": tf.constant(["p", "q"]),
             "number": tf.constant([3.5, np.nan]),
-            "bin": tf.constant([0.5, 2.0]),
+            "bin": tf.constant([2.0, np.nan]),
         }
     )
     np.testing.assert_array_equal(found["word"], [2, 0])
     np.testing.assert_array_equal(found["number"], [3.5, 0.0])
-    np.testing.assert_array_equal(found["bin"], [0, 2])
-    assert made.spec.categorical == {"word": 3, "hashed": 7, "bin": 3}
+    np.testing.assert_array_equal(found["bin"], [3, 0])
+    assert made.spec.categorical == {"word": 3, "hashed": 7, "bin": 4}
 
 
 def test_it_goes_through_configuration_and_file(adapted, tmp_path):

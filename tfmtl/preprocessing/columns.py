@@ -182,8 +182,8 @@ class Number(Column):
         log: take ``log(1 + x)`` first, for a long tail; what is below 0 counts as 0.
         scaled: to mean 0 and standard deviation 1, learnt by ``adapt``; a missing number (NaN)
             becomes the mean. Otherwise numbers stay as they are, and a missing one becomes 0.
-        bins: so many bins of about as many training rows each, or their inner boundaries, rising. A
-            missing number counts as 0.
+        bins: so many bins of about as many training rows each, or their inner boundaries, rising.
+            Id 0 is for a missing number.
         width: of the embedding of a bin.
 
     Raises:
@@ -224,7 +224,7 @@ class Number(Column):
         return layer
 
     def size(self, learnt):
-        return None if self.bins is None else len(self._boundaries(learnt)) + 1
+        return None if self.bins is None else len(self._boundaries(learnt)) + 2
 
     def wrong_dtype(self, dtype):
         return "" if dtype.is_floating or dtype.is_integer else "numbers"
@@ -235,7 +235,8 @@ class Number(Column):
 
     def encode(self, layer, values):
         if self.bins is not None:
-            return tf.cast(layer(_known(values)), tf.int32)
+            ids = tf.cast(layer(_known(values)), tf.int32) + 1
+            return tf.where(tf.math.is_nan(values), tf.zeros_like(ids), ids)
         return _known(values if layer is None else layer(values))
 
     def spec(self, name, shape):
