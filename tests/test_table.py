@@ -76,7 +76,8 @@ def test_a_group_is_parted_by_its_last_row():
     rows.loc[::4, "when"] = 0
     late = rows["session"].isin([f"s{i}" for i in range(7, 17)])
     rows.loc[late & (rows["when"] == 3), "when"] = 9  # one row of four
-    splits = data.table(rows, tasks=["buy"], groups="session", time="when", ignore=["row"])
+    splits = data.table(rows, tasks="buy", groups="session", time="when", ignore="row")
+    assert "row" not in splits.train.columns
     assert sorted(set(splits.test.groups)) == list(range(7, 17))
     # All others are of one time, and the table's order counts.
     assert sorted(set(splits.validation.groups)) == list(range(90, 100))

@@ -53,10 +53,9 @@ def table(
             one part, and ``lists`` makes a list of them. It is an input only if ``columns`` says
             so.
         time: a column of dates, times or numbers by which rows are parted: the last ones are for
-            testing, those before them for validation, so that no model is tried on rows that are
-            older than what it has learnt from. Rows of one time are taken in the table's order, a
-            group by its last row. It is an input only if ``columns`` says so. By default the parts
-            are drawn by lot.
+            testing, those before them for validation, as a model that is served meets rows of a
+            later day. Rows of one time are taken in the table's order, a group by its last row. It
+            is an input only if ``columns`` says so. By default the parts are drawn by lot.
         validation_fraction: the share of rows (of groups) held out for validation, in (0, 1).
         test_fraction: likewise for testing.
         seed: chooses them, without ``time``.
@@ -74,11 +73,12 @@ def table(
     """
     frame = read(source)
     tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+    ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     given = dict(columns or {})
     raw = [name for name, column in given.items() if not isinstance(column, Cross)]
-    named = {"tasks": tasks, "columns": raw, "ignore": ignore, "groups": groups, "time": time}
-    for argument, given_names in named.items():
-        names = [given_names] if isinstance(given_names, str) else given_names or ()
+    named = {"tasks": tasks, "columns": raw, "ignore": ignore}
+    named |= {"groups": [groups] if groups else [], "time": [time] if time else []}
+    for argument, names in named.items():
         check_columns(argument, names, frame)
     if not tasks or len(set(tasks)) < len(tasks) or set(tasks) & set(raw):
         raise ValueError(
